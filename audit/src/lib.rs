@@ -1,0 +1,1 @@
+//! Recomputes from the topics alone what must be true of every order.

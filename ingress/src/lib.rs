@@ -1,0 +1,1 @@
+//! HTTP in, one record out; orders as people ask for them.

@@ -1,0 +1,1 @@
+//! The five decisions: intake, payment, stock, fulfillment, tracking.

@@ -1,0 +1,1 @@
+//! Turns real shop data into a catalog, opening stock and orders.

@@ -1,0 +1,1 @@
+//! The engine: topology, tasks, state, transactions, timers and calls, without any I/O.

@@ -1,0 +1,1 @@
+//! The records of Millrace: Avro schemas, their Rust types and the codec.
