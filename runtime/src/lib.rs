@@ -1,1 +1,30 @@
-//! The engine: topology, tasks, state, transactions, timers and calls, without any I/O.
+//! The engine: runs processors on partitions, with state, transactions, timers and calls. No I/O, no clock, no
+//! randomness, no threads of its own, and not a word about orders.
+//!
+//! Reading order: what a [`Processor`] is, what it may do in a [`Step`], how its [`Store`]s are layered, what a task is,
+//! how the [`StreamThread`] commits one step of all its tasks, and the doors in [`io`] behind which the world is.
+
+mod global;
+pub mod io;
+mod parking;
+mod partitioner;
+mod processor;
+mod record;
+mod step;
+mod store;
+mod stream_thread;
+mod task;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod topology;
+
+pub use global::GlobalTable;
+pub use io::*;
+pub use partitioner::partition_of;
+pub use processor::*;
+pub use record::*;
+pub use step::Step;
+pub use store::{Entry, Key, Store, Value};
+pub use stream_thread::{Note, NoteLevel, Parts, Query, Report, StreamThread, ThreadError, Turn};
+pub use task::TaskState;
+pub use topology::*;

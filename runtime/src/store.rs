@@ -1,0 +1,514 @@
+//! One state store of one task, in layers: uncommitted overlay, committed memtable, disk.
+//! Owns what a key's value is and which states are open; never decides when a transaction commits.
+//!
+//! ```text
+//!   write ─▶ overlay ──commit──▶ memtable ──freeze──▶ frozen ──background──▶ disk
+//!              │ abort: dropped                                (one atomic batch with the positions it stands for)
+//!   read  ──▶ overlay ▶ memtable ▶ frozen ▶ disk
+//! ```
+//! The disk never runs ahead of the topics: only committed state reaches the memtable, and a batch carries the position
+//! of every topic the store is a table of.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::io::{BackgroundJob, Disk, StorageError};
+use crate::processor::{CallOf, CallRequest, DeadlineOf, StoreDefinition};
+use crate::record::{Offset, Timestamp, TopicPartition};
+
+/// The bytes of a state.
+pub type Value = Arc<[u8]>;
+/// The bytes of a key.
+pub type Key = Arc<[u8]>;
+
+/// A value with the time it was written; no value is a deleted key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The state, or `None` for a deleted key.
+    pub value: Option<Value>,
+    /// When the record behind it was written; what a time to live counts from.
+    pub at: Timestamp,
+}
+
+type Layer = HashMap<Key, Entry>;
+
+/// One state store of one task.
+pub struct Store {
+    name: String,
+    disk: Arc<dyn Disk>,
+    overlay: Layer,
+    memtable: Layer,
+    memtable_bytes: usize,
+    frozen: Option<Arc<Frozen>>,
+    positions: BTreeMap<TopicPartition, Offset>,
+    open: OpenStates,
+    ttl_ms: Option<i64>,
+    sweep_from: Arc<std::sync::Mutex<Vec<u8>>>,
+}
+
+/// A memtable on its way to the disk.
+struct Frozen {
+    entries: Layer,
+    written: AtomicBool,
+    failed: std::sync::Mutex<Option<StorageError>>,
+}
+
+/// Names a topic partition on disk, where ids of one run mean nothing to the next.
+pub type NameTopic<'a> = &'a dyn Fn(TopicPartition) -> String;
+/// The reverse of [`NameTopic`]; `None` for a topic that is no longer in the topology.
+pub type FindTopic<'a> = &'a dyn Fn(&str) -> Option<TopicPartition>;
+
+/// First byte of every key on disk: what kind of entry it is.
+mod space {
+    pub(super) const META: u8 = b'm';
+    pub(super) const OPEN: u8 = b'o';
+    pub(super) const STATE: u8 = b's';
+}
+const POSITIONS: &[u8] = &[space::META, b'p'];
+const SWEEP_KEYS: usize = 2_000;
+
+impl Store {
+    /// Opens a store on its disk: reads its positions and finds its open states again.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn open(
+        name: String,
+        disk: Arc<dyn Disk>,
+        definition: &StoreDefinition,
+        ttl_ms: Option<i64>,
+        find: FindTopic<'_>,
+    ) -> Result<Self, StorageError> {
+        let corrupt = |reason: &str| StorageError::Corrupt { store: name.clone(), reason: reason.to_owned() };
+        let positions = match disk.get(POSITIONS)? {
+            None => BTreeMap::new(),
+            Some(bytes) => decode_positions(&bytes, find).ok_or_else(|| corrupt("its positions cannot be read"))?,
+        };
+        let mut open = OpenStates { deadline: definition.deadline, call: definition.call, ..OpenStates::default() };
+        let mut keys = Vec::new();
+        disk.scan(&[space::OPEN], &mut |key, _| match key.split_first() {
+            Some((&space::OPEN, key)) => {
+                keys.push(key.to_vec());
+                true
+            }
+            _ => false,
+        })?;
+        for key in keys {
+            let bytes = disk.get(&prefixed(space::STATE, &key))?.ok_or_else(|| corrupt("an open state is missing"))?;
+            let (_, value) = split_entry(&bytes).ok_or_else(|| corrupt("a state cannot be read"))?;
+            open.update(&Key::from(key), Some(value));
+        }
+        Ok(Self {
+            name,
+            disk,
+            overlay: Layer::new(),
+            memtable: Layer::new(),
+            memtable_bytes: 0,
+            frozen: None,
+            positions,
+            open,
+            ttl_ms,
+            sweep_from: Arc::default(),
+        })
+    }
+
+    /// Its name, for messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The value as this transaction sees it.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StorageError> {
+        match self.overlay.get(key) {
+            Some(entry) => Ok(entry.value.clone()),
+            None => self.get_committed(key),
+        }
+    }
+
+    /// The value as everybody else sees it.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn get_committed(&self, key: &[u8]) -> Result<Option<Value>, StorageError> {
+        if let Some(entry) = self.memtable.get(key) {
+            return Ok(entry.value.clone());
+        }
+        if let Some(entry) = self.frozen.as_ref().and_then(|frozen| frozen.entries.get(key)) {
+            return Ok(entry.value.clone());
+        }
+        match self.disk.get(&prefixed(space::STATE, key))? {
+            None => Ok(None),
+            Some(bytes) => match split_entry(&bytes) {
+                Some((_, value)) => Ok(Some(Value::from(value))),
+                None => {
+                    Err(StorageError::Corrupt { store: self.name.clone(), reason: "a state cannot be read".into() })
+                }
+            },
+        }
+    }
+
+    /// Visits every committed state, ascending by key, until `visit` answers false. For inspection and verification.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn scan_committed(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StorageError> {
+        let mut recent: BTreeMap<&[u8], &Entry> = BTreeMap::new();
+        if let Some(frozen) = &self.frozen {
+            recent.extend(frozen.entries.iter().map(|(k, e)| (&**k, e)));
+        }
+        recent.extend(self.memtable.iter().map(|(k, e)| (&**k, e)));
+        let mut recent = recent.into_iter().peekable();
+        let mut stopped = false;
+        self.disk.scan(&[space::STATE], &mut |key, bytes| {
+            let Some((&space::STATE, key)) = key.split_first() else {
+                return false;
+            };
+            while let Some((k, e)) = recent.next_if(|(k, _)| *k < key) {
+                if let Some(value) = &e.value
+                    && !visit(k, value)
+                {
+                    stopped = true;
+                    return false;
+                }
+            }
+            let shadow = recent.next_if(|(k, _)| *k == key);
+            let value = match shadow {
+                Some((_, entry)) => entry.value.as_deref(),
+                None => split_entry(bytes).map(|(_, value)| value),
+            };
+            if let Some(value) = value {
+                stopped = !visit(key, value);
+            }
+            !stopped
+        })?;
+        if !stopped {
+            for (k, e) in recent {
+                if let Some(value) = &e.value
+                    && !visit(k, value)
+                {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes into the overlay; gives what the overlay held before, for [`Store::undo`].
+    pub fn write(&mut self, key: &[u8], entry: Entry) -> (Key, Option<Entry>) {
+        if let Some((key, slot)) = self.overlay.get_key_value(key).map(|(k, e)| (k.clone(), e.clone())) {
+            self.overlay.insert(key.clone(), entry);
+            return (key, Some(slot));
+        }
+        let key = Key::from(key);
+        self.overlay.insert(key.clone(), entry);
+        (key, None)
+    }
+
+    /// Takes one write back.
+    pub fn undo(&mut self, key: &Key, before: Option<Entry>) {
+        match before {
+            Some(entry) => {
+                self.overlay.insert(key.clone(), entry);
+            }
+            None => {
+                self.overlay.remove(key);
+            }
+        }
+    }
+
+    /// Drops everything uncommitted.
+    pub fn drop_overlay(&mut self) {
+        self.overlay.clear();
+    }
+
+    /// Whether something is uncommitted.
+    #[must_use]
+    pub fn has_overlay(&self) -> bool {
+        !self.overlay.is_empty()
+    }
+
+    /// The transaction has committed: the overlay is state now. Gives the keys whose state changed to `changed`.
+    pub fn commit_overlay(&mut self, mut changed: impl FnMut(&Key, Option<&CallRequest>)) {
+        for (key, entry) in self.overlay.drain() {
+            let call = self.open.update(&key, entry.value.as_deref());
+            changed(&key, call);
+            self.memtable_bytes += size_of_entry(&key, &entry);
+            if let Some(old) = self.memtable.insert(key.clone(), entry) {
+                self.memtable_bytes = self.memtable_bytes.saturating_sub(size_of_entry(&key, &old));
+            }
+        }
+    }
+
+    /// Applies a committed record while restoring.
+    pub fn restore(&mut self, key: &[u8], entry: Entry) {
+        let key = Key::from(key);
+        self.open.update(&key, entry.value.as_deref());
+        self.memtable_bytes += size_of_entry(&key, &entry);
+        if let Some(old) = self.memtable.insert(key.clone(), entry) {
+            self.memtable_bytes = self.memtable_bytes.saturating_sub(size_of_entry(&key, &old));
+        }
+    }
+
+    /// The next position to apply of a topic this store is a table of.
+    #[must_use]
+    pub fn position(&self, partition: TopicPartition) -> Option<Offset> {
+        self.positions.get(&partition).copied()
+    }
+
+    /// Every committed record below `next` is applied.
+    pub fn set_position(&mut self, partition: TopicPartition, next: Offset) {
+        let position = self.positions.entry(partition).or_insert(next);
+        *position = (*position).max(next);
+    }
+
+    /// Empties the store, memory and disk: it will be rebuilt from its topics.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn clear(&mut self) -> Result<(), StorageError> {
+        self.overlay.clear();
+        self.memtable.clear();
+        self.memtable_bytes = 0;
+        self.frozen = None;
+        self.positions.clear();
+        self.open.clear();
+        self.disk.clear()
+    }
+
+    /// About how many bytes of memory the committed, not yet written states take.
+    #[must_use]
+    pub fn memtable_bytes(&self) -> usize {
+        self.memtable_bytes
+    }
+
+    /// How many states have a deadline or an open call.
+    #[must_use]
+    pub fn open_states(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The earliest deadline of a committed state.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(Timestamp, &Key)> {
+        self.open.deadlines.first().map(|(at, key)| (*at, key))
+    }
+
+    /// The keys whose deadline is not after `now`, earliest first, at most `most`.
+    #[must_use]
+    pub fn due(&self, now: Timestamp, most: usize) -> Vec<(Timestamp, Key)> {
+        self.open.deadlines.iter().take_while(|(at, _)| *at <= now).take(most).cloned().collect()
+    }
+
+    /// Every call that committed states have open.
+    pub fn open_calls(&self) -> impl Iterator<Item = (&Key, &CallRequest)> {
+        self.open.calls.iter()
+    }
+
+    /// The call a state would have open.
+    #[must_use]
+    pub fn call_of(&self, key: &[u8], value: &[u8]) -> Option<CallRequest> {
+        self.open.call.and_then(|call| call(key, value))
+    }
+
+    /// The deadline a state would have.
+    #[must_use]
+    pub fn deadline_of(&self, value: &[u8]) -> Option<Timestamp> {
+        self.open.deadline.and_then(|deadline| deadline(value))
+    }
+
+    /// Takes the memtable for writing out, as a job for a background thread. `None` while the last one is still being
+    /// written, or when there is nothing to write.
+    ///
+    /// # Errors
+    /// The [`StorageError`] of the last write, whose states are then back in the memtable.
+    pub fn freeze(&mut self, now: Timestamp, name: NameTopic<'_>) -> Result<Option<BackgroundJob>, StorageError> {
+        self.thaw()?;
+        if self.frozen.is_some() || (self.memtable.is_empty() && self.positions.is_empty()) {
+            return Ok(None);
+        }
+        let entries = std::mem::take(&mut self.memtable);
+        self.memtable_bytes = 0;
+        let open: Vec<bool> = entries.keys().map(|key| self.open.contains(key)).collect();
+        let frozen = Arc::new(Frozen { entries, written: AtomicBool::new(false), failed: std::sync::Mutex::default() });
+        self.frozen = Some(frozen.clone());
+        let positions = encode_positions(&self.positions, name);
+        let disk = self.disk.clone();
+        let expiry = self.ttl_ms.map(|ttl| (now - ttl, self.sweep_from.clone()));
+        Ok(Some(Box::new(move || {
+            let states = frozen.entries.iter().zip(&open).flat_map(|((key, entry), &open)| {
+                let state = entry.value.as_ref().map(|value| join_entry(entry.at, value));
+                let open = (open && entry.value.is_some()).then(Vec::new);
+                [(prefixed(space::STATE, key), state), (prefixed(space::OPEN, key), open)]
+            });
+            let mut batch = states.chain(std::iter::once((POSITIONS.to_vec(), Some(positions))));
+            let mut result = disk.write(&mut batch);
+            if let (Ok(()), Some((oldest, from))) = (&result, expiry) {
+                result = sweep(&*disk, oldest, &from);
+            }
+            if let Err(error) = result {
+                *frozen.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+            }
+            frozen.written.store(true, Ordering::Release);
+        })))
+    }
+
+    /// Lets go of a frozen memtable that has been written; takes it back where the write failed.
+    ///
+    /// # Errors
+    /// The [`StorageError`] of the write.
+    pub fn thaw(&mut self) -> Result<(), StorageError> {
+        let Some(frozen) = self.frozen.take_if(|frozen| frozen.written.load(Ordering::Acquire)) else {
+            return Ok(());
+        };
+        let failed = frozen.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let Some(error) = failed else { return Ok(()) };
+        for (key, entry) in &frozen.entries {
+            if !self.memtable.contains_key(key) {
+                self.memtable_bytes += size_of_entry(key, entry);
+                self.memtable.insert(key.clone(), entry.clone());
+            }
+        }
+        Err(error)
+    }
+
+    /// Whether everything committed has reached the disk.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.memtable.is_empty() && self.frozen.as_ref().is_none_or(|frozen| frozen.written.load(Ordering::Acquire))
+    }
+}
+
+/// The states somebody must look at again: derived from the states alone, never stored beside them.
+#[derive(Default)]
+struct OpenStates {
+    deadline: Option<DeadlineOf>,
+    call: Option<CallOf>,
+    deadlines: BTreeSet<(Timestamp, Key)>,
+    deadline_of: HashMap<Key, Timestamp>,
+    calls: BTreeMap<Key, CallRequest>,
+}
+
+impl OpenStates {
+    /// A state changed; gives its open call.
+    fn update(&mut self, key: &Key, value: Option<&[u8]>) -> Option<&CallRequest> {
+        if self.deadline.is_none() && self.call.is_none() {
+            return None;
+        }
+        let deadline = value.and_then(|value| self.deadline.and_then(|deadline| deadline(value)));
+        let before = match deadline {
+            Some(at) => self.deadline_of.insert(key.clone(), at),
+            None => self.deadline_of.remove(key),
+        };
+        if before != deadline {
+            if let Some(at) = before {
+                self.deadlines.remove(&(at, key.clone()));
+            }
+            if let Some(at) = deadline {
+                self.deadlines.insert((at, key.clone()));
+            }
+        }
+        match value.and_then(|value| self.call.and_then(|call| call(key, value))) {
+            Some(request) => {
+                self.calls.insert(key.clone(), request);
+                self.calls.get(key)
+            }
+            None => {
+                self.calls.remove(key);
+                None
+            }
+        }
+    }
+
+    fn contains(&self, key: &Key) -> bool {
+        self.deadline_of.contains_key(key) || self.calls.contains_key(key)
+    }
+
+    fn len(&self) -> usize {
+        self.deadline_of.len() + self.calls.keys().filter(|key| !self.deadline_of.contains_key(*key)).count()
+    }
+
+    fn clear(&mut self) {
+        self.deadlines.clear();
+        self.deadline_of.clear();
+        self.calls.clear();
+    }
+}
+
+fn prefixed(space: u8, key: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(key.len() + 1);
+    bytes.push(space);
+    bytes.extend_from_slice(key);
+    bytes
+}
+
+fn join_entry(at: Timestamp, value: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(value.len() + 8);
+    bytes.extend_from_slice(&at.to_be_bytes());
+    bytes.extend_from_slice(value);
+    bytes
+}
+
+fn split_entry(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let (at, value) = bytes.split_first_chunk::<8>()?;
+    Some((Timestamp::from_be_bytes(*at), value))
+}
+
+fn size_of_entry(key: &Key, entry: &Entry) -> usize {
+    const OVERHEAD: usize = 96;
+    OVERHEAD + key.len() + entry.value.as_ref().map_or(0, |value| value.len())
+}
+
+/// Deletes states whose time to live is over, a bounded number a call, going round.
+fn sweep(disk: &dyn Disk, oldest: Timestamp, from: &std::sync::Mutex<Vec<u8>>) -> Result<(), StorageError> {
+    let mut from = from.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let start = if from.is_empty() { vec![space::STATE] } else { from.clone() };
+    let mut expired = Vec::new();
+    let mut seen = 0;
+    let mut last = Vec::new();
+    disk.scan(&start, &mut |key, bytes| {
+        if key.first() != Some(&space::STATE) {
+            return false;
+        }
+        if split_entry(bytes).is_some_and(|(at, _)| at < oldest) {
+            expired.push(key.to_vec());
+        }
+        seen += 1;
+        if seen == SWEEP_KEYS {
+            last = key.to_vec();
+        }
+        seen < SWEEP_KEYS
+    })?;
+    *from = last;
+    if expired.is_empty() {
+        return Ok(());
+    }
+    disk.write(&mut expired.into_iter().map(|key| (key, None)))
+}
+
+fn encode_positions(positions: &BTreeMap<TopicPartition, Offset>, name: NameTopic<'_>) -> Vec<u8> {
+    let mut text = String::new();
+    for (partition, next) in positions {
+        text.push_str(&name(*partition));
+        text.push(' ');
+        text.push_str(&next.to_string());
+        text.push('\n');
+    }
+    text.into_bytes()
+}
+
+fn decode_positions(bytes: &[u8], find: FindTopic<'_>) -> Option<BTreeMap<TopicPartition, Offset>> {
+    let mut positions = BTreeMap::new();
+    for line in std::str::from_utf8(bytes).ok()?.lines() {
+        let (name, next) = line.rsplit_once(' ')?;
+        let next = next.parse().ok()?;
+        if let Some(partition) = find(name) {
+            positions.insert(partition, next);
+        }
+    }
+    Some(positions)
+}

@@ -1,0 +1,499 @@
+//! Partitions coming and going: opening tasks, restoring their stores, giving them up. Never processes a record.
+
+use std::collections::BTreeMap;
+
+use super::{StreamThread, Trouble};
+use crate::global::GlobalTable;
+use crate::io::{Broker, BrokerError, Call, Flow};
+use crate::processor::{Failure, TaskContext};
+use crate::record::{InputRecord, Offset, ProcessorId, Record, SubTopologyId, TaskId, TopicPartition};
+use crate::store::Store;
+use crate::task::{AssignedPartition, DeadLetterWindow, Need, Task, TaskState};
+
+impl<B: Broker> StreamThread<B> {
+    /// Partitions came: opens their tasks. Restoring begins with the next turn's work.
+    pub(super) fn assign(&mut self, sub_topology: SubTopologyId, partitions: &[i32]) -> Result<(), Trouble> {
+        for partition in partitions {
+            if self.assigned.contains_key(&(sub_topology, *partition)) {
+                continue;
+            }
+            let processors = self.topology.sub_topology(sub_topology).processors.clone();
+            let tasks = processors
+                .into_iter()
+                .map(|processor| self.open_task(TaskId { processor, partition: *partition }))
+                .collect::<Result<Vec<_>, _>>()?;
+            let assigned = AssignedPartition::new(sub_topology, *partition, tasks);
+            self.assigned.insert((sub_topology, *partition), assigned);
+        }
+        if !partitions.is_empty() {
+            let name = &self.topology.sub_topology(sub_topology).name;
+            self.report.info(format!("sub-topology {name}: partitions {partitions:?} assigned"));
+        }
+        self.begin_restores()
+    }
+
+    fn open_task(&mut self, id: TaskId) -> Result<Task, Trouble> {
+        let definition = self.definitions[usize::from(id.processor.0)].clone();
+        let spec = self.topology.processor(id.processor);
+        let parking = crate::parking::definition();
+        let mut stores = Vec::with_capacity(spec.stores.len());
+        for (at, wiring) in spec.stores.iter().enumerate() {
+            let name = format!("{}-{}-{}", spec.name, wiring.name, id.partition);
+            let of = definition.stores.get(at).unwrap_or(&parking);
+            let find = |name: &str| self.topology.find_partition(name);
+            let open = |disk| Store::open(name.clone(), disk, of, wiring.ttl_ms, &find);
+            let store = self.storage.open(&name).and_then(|disk| {
+                open(disk.clone()).or_else(|error| {
+                    self.report.warn(format!("{error}: it is emptied and rebuilt from its topics"));
+                    self.report.rebuilt += 1;
+                    disk.clear()?;
+                    open(disk)
+                })
+            });
+            stores.push(store.map_err(|error| Trouble::Stop(error.to_string()))?);
+        }
+        let context = TaskContext {
+            partition: id.partition,
+            partitions: self.topology.topics.iter().map(|t| (t.name.to_string(), t.partitions)).collect(),
+            settings: spec.settings.clone(),
+        };
+        let parked = (stores.len() > definition.stores.len()).then_some(definition.stores.len());
+        let processor = (definition.build)(&context);
+        Ok(Task {
+            id,
+            definition,
+            processor,
+            stores,
+            parked,
+            undo: Vec::new(),
+            letters: DeadLetterWindow::default(),
+            processed: 0,
+        })
+    }
+
+    /// Finds out where the inputs of new or interrupted partitions stand and what their stores lack, and starts
+    /// reading that.
+    pub(super) fn begin_restores(&mut self) -> Result<(), Trouble> {
+        if !self.globals_expected {
+            match self.follow_globals() {
+                Err(Trouble::Broker(BrokerError::Retry(_))) => return Ok(()),
+                other => other?,
+            }
+        }
+        let created: Vec<_> =
+            self.assigned.iter().filter(|(_, a)| a.state() == TaskState::Created).map(|(key, _)| *key).collect();
+        let mut by_group: BTreeMap<SubTopologyId, Vec<i32>> = BTreeMap::new();
+        for (sub_topology, partition) in created {
+            by_group.entry(sub_topology).or_default().push(partition);
+        }
+        for (sub_topology, partitions) in by_group {
+            match self.locate(sub_topology, &partitions) {
+                Err(Trouble::Broker(BrokerError::Retry(reason))) => {
+                    self.report.info(format!("restoring waits: {reason}"));
+                }
+                other => other?,
+            }
+        }
+        self.finish_restores()
+    }
+
+    /// One question to the broker for all partitions of a group.
+    fn locate(&mut self, sub_topology: SubTopologyId, partitions: &[i32]) -> Result<(), Trouble> {
+        let topics = self.topology.sub_topology(sub_topology).inputs.clone();
+        let inputs: Vec<TopicPartition> = partitions
+            .iter()
+            .flat_map(|partition| topics.iter().map(|topic| TopicPartition { topic: *topic, partition: *partition }))
+            .collect();
+        // Committed positions first, ends after: whatever a committed position stands for is then below the end.
+        let committed = self.broker.committed(sub_topology, &inputs)?;
+        let input_bounds = self.broker.bounds(&inputs)?;
+        let mut positions = Vec::with_capacity(inputs.len());
+        for ((at, committed), bounds) in inputs.iter().zip(&committed).zip(&input_bounds) {
+            let next = committed.unwrap_or(bounds.start);
+            if next < bounds.start {
+                return Err(Trouble::Stop(format!(
+                    "{}: the group {} stands at offset {next}, but the topic now begins at {}: records were deleted before \
+                     they were processed. Raise the topic's retention; to go on without them, move the group's offsets",
+                    self.topology.name_of(*at),
+                    self.topology.group(sub_topology),
+                    bounds.start
+                )));
+            }
+            positions.push((*at, next));
+        }
+        for partition in partitions {
+            let mine: Vec<_> = positions.iter().filter(|(at, _)| at.partition == *partition).copied().collect();
+            let never = inputs.iter().zip(&committed).all(|(at, c)| at.partition != *partition || c.is_none());
+            self.find_needs(sub_topology, *partition, &mine, never)?;
+        }
+        let keys = |p: &i32| (sub_topology, *p);
+        let (known, new): (Vec<i32>, Vec<i32>) =
+            partitions.iter().partition(|p| self.assigned.get(&keys(p)).is_some_and(|a| a.started));
+        let of = |some: &[i32]| -> Vec<_> {
+            positions.iter().filter(|(at, _)| some.contains(&at.partition)).copied().collect()
+        };
+        if !new.is_empty() {
+            self.broker.start(sub_topology, &of(&new))?;
+        }
+        if !known.is_empty() {
+            let paused: Vec<_> = of(&known).iter().map(|(at, _)| *at).collect();
+            self.broker.set_flow(sub_topology, &paused, Flow::Paused)?;
+            self.broker.rewind(sub_topology, &of(&known))?;
+        }
+        for partition in partitions {
+            if let Some(assigned) = self.assigned.get_mut(&keys(partition)) {
+                assigned.started = true;
+                assigned.enter(TaskState::Restoring);
+            }
+        }
+        let needs: Vec<Need> =
+            partitions.iter().filter_map(|p| self.assigned.get(&keys(p))).flat_map(|a| a.needs.clone()).collect();
+        for need in needs {
+            self.follow_for_restore(need.from)?;
+        }
+        Ok(())
+    }
+
+    /// What the stores of a partition lack: tables of outputs and changelogs up to the end of their topics, tables of
+    /// inputs up to the committed position.
+    fn find_needs(
+        &mut self,
+        sub_topology: SubTopologyId,
+        partition: i32,
+        positions: &[(TopicPartition, Offset)],
+        never_committed: bool,
+    ) -> Result<(), Trouble> {
+        let assigned = &self.assigned[&(sub_topology, partition)];
+        let mut wanted: Vec<(usize, usize, TopicPartition)> = Vec::new();
+        for (task_at, task) in assigned.tasks.iter().enumerate() {
+            for (store, wiring) in self.topology.processor(task.id.processor).stores.iter().enumerate() {
+                for topic in wiring.tables.iter().chain(&wiring.changelog) {
+                    wanted.push((task_at, store, TopicPartition { topic: *topic, partition }));
+                }
+            }
+        }
+        let ends: Vec<TopicPartition> = wanted.iter().map(|(_, _, from)| *from).collect();
+        let bounds = if ends.is_empty() { Vec::new() } else { self.broker.bounds(&ends)? };
+        let mut needs = Vec::new();
+        for ((task, store, from), bounds) in wanted.into_iter().zip(bounds) {
+            let input = positions.iter().find(|(at, _)| *at == from).map(|(_, next)| *next);
+            let until = input.unwrap_or(bounds.end);
+            let assigned = self.assigned.get_mut(&(sub_topology, partition)).expect("it was there above");
+            let held = &mut assigned.tasks[task].stores[store];
+            if held.position(from).is_some_and(|position| position > until) {
+                self.report.warn(format!(
+                    "store {} stands at {} of {}, which ends at {until}: the topic was made anew; the store is rebuilt",
+                    held.name(),
+                    held.position(from).unwrap_or_default(),
+                    self.topology.name_of(from)
+                ));
+                self.report.rebuilt += 1;
+                held.clear().map_err(|error| Trouble::Stop(error.to_string()))?;
+                needs.retain(|need: &Need| (need.task, need.store) != (task, store));
+                return self.find_needs(sub_topology, partition, positions, never_committed);
+            }
+            if held.position(from).is_none() {
+                held.set_position(from, bounds.start.min(until));
+            }
+            if held.position(from).is_some_and(|position| position < until) {
+                needs.push(Need { task, store, from, until });
+            }
+        }
+        let assigned = self.assigned.get_mut(&(sub_topology, partition)).expect("it was there above");
+        assigned.needs = needs;
+        assigned.restored = 0;
+        assigned.never_committed = never_committed;
+        assigned.positions = positions.iter().map(|(at, next)| (at.topic, *next)).collect();
+        Ok(())
+    }
+
+    /// Follows a partition from the earliest position that some restoring store stands at.
+    fn follow_for_restore(&mut self, from: TopicPartition) -> Result<(), Trouble> {
+        let lowest = self
+            .assigned
+            .values()
+            .flat_map(|a| a.needs.iter().map(move |need| (a, need)))
+            .filter(|(_, need)| need.from == from)
+            .filter_map(|(a, need)| a.tasks[need.task].stores[need.store].position(from))
+            .min();
+        if let Some(lowest) = lowest {
+            self.broker.follow(from, lowest)?;
+            self.following.insert(from, lowest);
+        }
+        Ok(())
+    }
+
+    fn follow_globals(&mut self) -> Result<(), Trouble> {
+        let mut wanted: Vec<(ProcessorId, usize, TopicPartition)> = Vec::new();
+        for sub_topology in &self.hosted {
+            for processor in &self.topology.sub_topology(*sub_topology).processors {
+                for (place, topic) in self.topology.processor(*processor).globals.iter().enumerate() {
+                    for partition in 0..self.topology.topic(*topic).partitions {
+                        wanted.push((*processor, place, TopicPartition { topic: *topic, partition }));
+                    }
+                }
+            }
+        }
+        let partitions: Vec<_> = wanted.iter().map(|(_, _, at)| *at).collect();
+        let bounds = if partitions.is_empty() { Vec::new() } else { self.broker.bounds(&partitions)? };
+        for ((processor, place, at), bounds) in wanted.into_iter().zip(bounds) {
+            self.globals[usize::from(processor.0)][place].expect(at.partition, bounds.start, bounds.end);
+            self.broker.follow(at, bounds.start)?;
+            self.following.insert(at, bounds.start);
+        }
+        self.globals_expected = true;
+        Ok(())
+    }
+
+    /// Records of a followed partition: to the global tables and to the stores that restore from it.
+    pub(super) fn apply_followed(
+        &mut self,
+        from: TopicPartition,
+        records: Vec<InputRecord>,
+        next: Offset,
+    ) -> Result<(), Trouble> {
+        if self.held.iter().any(|(held, ..)| *held == from) {
+            self.held.push((from, records, next));
+            return Ok(());
+        }
+        let topic = self.topology.topic(from.topic).name.clone();
+        for (at, input) in records.iter().enumerate() {
+            match self.apply_one(from, &Record::of(&topic, from.partition, input)) {
+                Ok(()) => {}
+                Err(Failure::NotYet(_)) => {
+                    let mut records = records;
+                    let rest = records.split_off(at);
+                    self.held.push((from, rest, next));
+                    return Ok(());
+                }
+                Err(failure) => {
+                    let place = self.topology.name_of(from);
+                    return Err(Trouble::Stop(format!("{place} offset {}: {failure}", input.offset)));
+                }
+            }
+        }
+        for processor in 0..self.definitions.len() {
+            for (place, table) in self.globals[processor].iter_mut().enumerate() {
+                if self.topology.processors[processor].globals.get(place) == Some(&from.topic) {
+                    table.reached(from.partition, next);
+                }
+            }
+        }
+        for assigned in self.assigned.values_mut().filter(|a| a.state() == TaskState::Restoring) {
+            for need in assigned.needs.iter().filter(|need| need.from == from) {
+                assigned.tasks[need.task].stores[need.store].set_position(from, next.min(need.until));
+            }
+        }
+        self.finish_restores()
+    }
+
+    fn apply_one(&mut self, from: TopicPartition, record: &Record<'_>) -> Result<(), Failure> {
+        for (processor, definition) in self.definitions.iter().enumerate() {
+            for (place, table) in definition.globals.iter().enumerate() {
+                if table.topic == record.topic {
+                    match self.globals[processor][place].apply(&table.fold, record) {
+                        Err(Failure::Poison(reason)) => self.report.warn(format!(
+                            "{} offset {} is passed over by {}: {reason}",
+                            self.topology.name_of(from),
+                            record.offset,
+                            definition.name
+                        )),
+                        other => other?,
+                    }
+                }
+            }
+        }
+        for assigned in self.assigned.values_mut().filter(|a| a.state() == TaskState::Restoring) {
+            for need in assigned.needs.iter().filter(|need| need.from == from) {
+                let task = &mut assigned.tasks[need.task];
+                let store = &mut task.stores[need.store];
+                if record.offset >= need.until || store.position(from).is_some_and(|next| record.offset < next) {
+                    continue;
+                }
+                let table = task
+                    .definition
+                    .stores
+                    .get(need.store)
+                    .and_then(|d| d.tables.iter().find(|t| t.topic == record.topic));
+                let entry = match table {
+                    None => Some(crate::store::Entry { value: record.value.map(Into::into), at: record.timestamp }),
+                    Some(table) => match crate::step::change(store, &table.fold, record) {
+                        // It was no record for this table when it was processed either: it went to the dead letters.
+                        Err(Failure::Poison(_)) => None,
+                        other => other?,
+                    },
+                };
+                if let Some(entry) = entry {
+                    store.restore(record.key, entry);
+                }
+                store.set_position(from, record.offset + 1);
+                assigned.restored += 1;
+                self.report.restored += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries held records again: the schema they wait for may be known by now.
+    pub(super) fn retry_held(&mut self) -> Result<(), Trouble> {
+        for (from, records, next) in std::mem::take(&mut self.held) {
+            self.apply_followed(from, records, next)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the partitions run whose stores have caught up.
+    pub(super) fn finish_restores(&mut self) -> Result<(), Trouble> {
+        let mut ready = Vec::new();
+        for (key, assigned) in &mut self.assigned {
+            if assigned.state() != TaskState::Restoring {
+                continue;
+            }
+            let tasks = &assigned.tasks;
+            assigned.needs.retain(|need| {
+                tasks[need.task].stores[need.store].position(need.from).is_none_or(|position| position < need.until)
+            });
+            let globals = tasks.iter().flat_map(|task| &self.globals[usize::from(task.id.processor.0)]);
+            if assigned.needs.is_empty() && globals.into_iter().all(GlobalTable::is_ready) {
+                ready.push(*key);
+            }
+        }
+        for key in ready {
+            self.run(key)?;
+        }
+        let idle: Vec<_> = self.following.keys().filter(|at| !self.is_followed(**at)).copied().collect();
+        for at in idle {
+            self.broker.unfollow(at)?;
+            self.following.remove(&at);
+        }
+        Ok(())
+    }
+
+    fn is_followed(&self, at: TopicPartition) -> bool {
+        let global = self.hosted.iter().flat_map(|sub| &self.topology.sub_topology(*sub).processors);
+        let mut global = global.flat_map(|id| &self.topology.processor(*id).globals);
+        global.any(|topic| *topic == at.topic)
+            || self.assigned.values().flat_map(|a| &a.needs).any(|need| need.from == at)
+    }
+
+    fn run(&mut self, key: (SubTopologyId, i32)) -> Result<(), Trouble> {
+        let assigned = self.assigned.get_mut(&key).expect("a partition that restores is assigned");
+        if assigned.never_committed && assigned.restored > 0 {
+            let group = self.topology.group(key.0);
+            return Err(Trouble::Stop(format!(
+                "the group {group} has no committed offsets for partition {}, but its stores hold state: the offsets have \
+                 expired or the processors were regrouped. Set the group's offsets before starting again",
+                key.1
+            )));
+        }
+        let inputs = assigned.inputs(&self.topology);
+        self.broker.set_flow(key.0, &inputs, Flow::Open)?;
+        assigned.enter(TaskState::Running);
+        let name = &self.topology.sub_topology(key.0).name;
+        self.report
+            .info(format!("sub-topology {name} partition {}: running, {} records restored", key.1, assigned.restored));
+        // Calls that were open before may have been made: they are asked about first.
+        for task in &assigned.tasks {
+            for store in &task.stores {
+                for (at, request) in store.open_calls() {
+                    if self.in_flight.insert((task.id, at.clone()), request.id.clone()).as_ref() == Some(&request.id) {
+                        continue;
+                    }
+                    *self.report.calls.entry(task.id.processor).or_default() += 1;
+                    self.caller.start(Call {
+                        task: task.id,
+                        processor: task.definition.name.to_owned(),
+                        key: at.to_vec(),
+                        id: request.id.clone(),
+                        request: request.request.clone(),
+                        repeated: true,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Partitions must go: what is done is committed, then they are closed and given up.
+    pub(super) fn revoke(&mut self, sub_topology: SubTopologyId, partitions: &[i32]) -> Result<(), Trouble> {
+        let committed = self.commit();
+        if let Err(trouble) = committed {
+            self.recover(trouble)?;
+        }
+        for partition in partitions {
+            self.close_partition(sub_topology, *partition)?;
+        }
+        self.broker.release(sub_topology, partitions)?;
+        if !partitions.is_empty() {
+            let name = &self.topology.sub_topology(sub_topology).name;
+            self.report.info(format!("sub-topology {name}: partitions {partitions:?} revoked"));
+        }
+        Ok(())
+    }
+
+    /// Partitions are gone already: nothing of them may be committed.
+    pub(super) fn lose(&mut self, sub_topology: SubTopologyId, partitions: &[i32]) -> Result<(), Trouble> {
+        if self.transaction.is_some() {
+            self.recover(Trouble::Broker(BrokerError::Abort("partitions were lost".into())))?;
+        }
+        for partition in partitions {
+            self.close_partition(sub_topology, *partition)?;
+        }
+        self.broker.release(sub_topology, partitions)?;
+        if !partitions.is_empty() {
+            let name = &self.topology.sub_topology(sub_topology).name;
+            self.report.warn(format!(
+                "sub-topology {name}: partitions {partitions:?} lost: this member was too slow or cut off"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Drops what is uncommitted, writes the stores out, and forgets the tasks.
+    pub(super) fn close_partition(&mut self, sub_topology: SubTopologyId, partition: i32) -> Result<(), Trouble> {
+        let Some(mut assigned) = self.assigned.remove(&(sub_topology, partition)) else {
+            return Ok(());
+        };
+        assigned.drop_uncommitted();
+        assigned.enter(TaskState::Closed);
+        self.in_flight.retain(|(task, _), _| !assigned.tasks.iter().any(|t| t.id == *task));
+        self.storage.settle();
+        let now = self.clock.now();
+        for task in &mut assigned.tasks {
+            for store in &mut task.stores {
+                self.write_out_store(store, now);
+            }
+        }
+        self.storage.settle();
+        self.finish_restores()
+    }
+
+    /// Writes memtables out when they are large or old, in the background.
+    pub(super) fn write_out(&mut self, now: i64) -> Result<(), Trouble> {
+        let engine = &self.topology.engine;
+        let large = self.memtable_bytes() > engine.memtable_bytes / self.threads;
+        if !large && now - self.written_out_at < engine.write_out_ms {
+            return Ok(());
+        }
+        self.written_out_at = now;
+        let mut assigned = std::mem::take(&mut self.assigned);
+        for partition in assigned.values_mut().filter(|a| a.state() != TaskState::Closed) {
+            for task in &mut partition.tasks {
+                for store in &mut task.stores {
+                    self.write_out_store(store, now);
+                }
+            }
+        }
+        self.assigned = assigned;
+        Ok(())
+    }
+
+    fn write_out_store(&mut self, store: &mut Store, now: i64) {
+        let name = |at: TopicPartition| self.topology.name_of(at);
+        match store.freeze(now, &name) {
+            Ok(Some(job)) => self.storage.in_background(job),
+            Ok(None) => {}
+            Err(error) => self.report.warn(format!("{error}: its states stay in memory and are written later")),
+        }
+    }
+}

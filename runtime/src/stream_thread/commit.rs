@@ -1,0 +1,205 @@
+//! The transaction: begun with the first record, committed when it pays, aborted when anything is in doubt.
+//! Owns the rule that overlay, outputs and positions become real together; never looks into a record.
+
+use std::collections::BTreeSet;
+
+use super::{StreamThread, ThreadError, Transaction, Trouble};
+use crate::io::{Broker, BrokerError, Call, GroupOffsets, Landed};
+use crate::record::{SubTopologyId, Timestamp, TopicPartition};
+use crate::task::TaskState;
+
+impl<B: Broker> StreamThread<B> {
+    /// A task did something: its partition's positions belong to the transaction, input or not. Sending the positions
+    /// even when they did not move is what fences a zombie.
+    pub(super) fn touch(&mut self, key: (SubTopologyId, i32)) {
+        let now = self.clock.now();
+        self.transaction
+            .get_or_insert_with(|| Transaction { since: now, begun: false, records: 0, touched: BTreeSet::new() })
+            .touched
+            .insert(key);
+    }
+
+    pub(super) fn ensure_begun(&mut self) -> Result<(), Trouble> {
+        if let Some(transaction) = self.transaction.as_mut().filter(|t| !t.begun) {
+            self.broker.begin()?;
+            transaction.begun = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn sent(&mut self, records: usize) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.records += records;
+        }
+    }
+
+    /// Large enough, old enough, or nothing more to wait for.
+    pub(super) fn commit_is_due(&self, now: Timestamp, idle: bool) -> bool {
+        let engine = &self.topology.engine;
+        self.transaction.as_ref().is_some_and(|transaction| {
+            idle || transaction.records >= engine.commit_records || now - transaction.since >= engine.commit_latency_ms
+        })
+    }
+
+    pub(super) fn commit_if_full(&mut self) -> Result<(), Trouble> {
+        if self.transaction.as_ref().is_some_and(|t| t.records >= self.topology.engine.commit_records) {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Commits the open transaction, if there is one. Then, and only then, the overlay is state.
+    pub(super) fn commit(&mut self) -> Result<bool, Trouble> {
+        if self.transaction.is_none() {
+            return Ok(false);
+        }
+        self.ensure_begun()?;
+        let Some(transaction) = &self.transaction else {
+            return Ok(false);
+        };
+        let mut offsets: Vec<GroupOffsets> = Vec::new();
+        for key in &transaction.touched {
+            let Some(assigned) = self.assigned.get(key) else {
+                continue;
+            };
+            match offsets.iter_mut().find(|group| group.sub_topology == key.0) {
+                Some(group) => group.offsets.extend(assigned.offsets()),
+                None => offsets.push(GroupOffsets { sub_topology: key.0, offsets: assigned.offsets().collect() }),
+            }
+        }
+        let landed = self.broker.commit(&offsets)?;
+        let now = self.clock.now();
+        if let Some(transaction) = self.transaction.take() {
+            self.report.commits += 1;
+            self.report.committed_records += transaction.records as u64;
+            self.report.transaction_ms.push(now - transaction.since);
+            for key in transaction.touched {
+                self.apply(key, &landed);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Overlay and positions of one partition move into the stores; calls that became open are made.
+    fn apply(&mut self, key: (SubTopologyId, i32), landed: &Landed) {
+        let Some(assigned) = self.assigned.get_mut(&key) else {
+            return;
+        };
+        let partition = assigned.partition;
+        for task in &mut assigned.tasks {
+            let spec = self.topology.processor(task.id.processor);
+            for (at, store) in task.stores.iter_mut().enumerate() {
+                for topic in spec.stores[at].tables.iter().chain(&spec.stores[at].changelog) {
+                    let from = TopicPartition { topic: *topic, partition };
+                    if let Some((_, next)) = landed.0.iter().find(|(to, _)| *to == from) {
+                        store.set_position(from, *next);
+                    } else if let Some(next) = assigned.positions.get(topic) {
+                        store.set_position(from, *next);
+                    }
+                }
+                let id = task.id;
+                let (in_flight, caller, report) = (&mut self.in_flight, &mut self.caller, &mut self.report);
+                let calls = task.definition.stores.get(at).is_some_and(|definition| definition.call.is_some());
+                store.commit_overlay(|state, call| {
+                    if !calls {
+                        return;
+                    }
+                    let place = (id, state.clone());
+                    let Some(request) = call else {
+                        in_flight.remove(&place);
+                        return;
+                    };
+                    if in_flight.get(&place) == Some(&request.id) {
+                        return;
+                    }
+                    in_flight.insert(place, request.id.clone());
+                    *report.calls.entry(id.processor).or_default() += 1;
+                    caller.start(Call {
+                        task: id,
+                        processor: spec.name.clone(),
+                        key: state.to_vec(),
+                        id: request.id.clone(),
+                        request: request.request.clone(),
+                        repeated: false,
+                    });
+                });
+            }
+        }
+    }
+
+    /// What to do about trouble: everything that can be done again is.
+    pub(super) fn settle_trouble(&mut self, trouble: Trouble) -> Result<(), ThreadError> {
+        let mut trouble = trouble;
+        for _ in 0..3 {
+            match self.recover(trouble) {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Stop(reason)) => return Err(ThreadError::Stopped(reason)),
+                Err(Trouble::Broker(BrokerError::Fenced(reason))) => {
+                    return Err(ThreadError::Fenced(reason));
+                }
+                Err(next) => trouble = next,
+            }
+        }
+        Err(ThreadError::Stopped(format!("recovery failed again and again: {trouble:?}")))
+    }
+
+    /// Ends the transaction without a commit and puts every partition back to where the broker says it stands.
+    pub(super) fn recover(&mut self, trouble: Trouble) -> Result<(), Trouble> {
+        let open = self.transaction.take();
+        self.outbox.truncate((0, 0));
+        self.counts.clear();
+        let what = match trouble {
+            Trouble::Stop(reason) => {
+                if open.is_some_and(|t| t.begun) {
+                    let _ = self.broker.abort();
+                }
+                return Err(Trouble::Stop(reason));
+            }
+            Trouble::Broker(BrokerError::Fatal(reason)) => return Err(Trouble::Stop(reason)),
+            Trouble::Broker(BrokerError::Fenced(reason)) => {
+                return Err(Trouble::Broker(BrokerError::Fenced(reason)));
+            }
+            Trouble::Broker(BrokerError::Retry(reason)) if open.is_none() => {
+                self.report.info(format!("the broker is not ready: {reason}"));
+                return Ok(());
+            }
+            Trouble::Broker(error) => error,
+            Trouble::Rebuild(sub_topology, partition, processor, reason) => {
+                let task = self.assigned.get_mut(&(sub_topology, partition)).and_then(|a| a.task_mut(processor));
+                for store in task.into_iter().flat_map(|task| &mut task.stores) {
+                    store.clear().map_err(|error| Trouble::Stop(error.to_string()))?;
+                    self.report.rebuilt += 1;
+                }
+                BrokerError::Abort(reason)
+            }
+        };
+        self.report.warn(format!("{what}; the work since the last commit is dropped and done again"));
+        self.report.aborts += 1;
+        if matches!(what, BrokerError::Unknown(_)) {
+            self.recreate()?;
+        } else if open.is_some_and(|transaction| transaction.begun) {
+            match self.broker.abort() {
+                Ok(()) => {}
+                Err(BrokerError::Fatal(reason)) => return Err(Trouble::Stop(reason)),
+                Err(BrokerError::Fenced(reason)) => {
+                    return Err(Trouble::Broker(BrokerError::Fenced(reason)));
+                }
+                Err(_) => self.recreate()?,
+            }
+        }
+        for assigned in self.assigned.values_mut() {
+            assigned.drop_uncommitted();
+            if assigned.state() != TaskState::Created {
+                assigned.enter(TaskState::Created);
+            }
+        }
+        // A state that went back may have its call open again under the same id: let it be made again.
+        self.begin_restores()
+    }
+
+    fn recreate(&mut self) -> Result<(), Trouble> {
+        self.report.recreated += 1;
+        self.broker.recreate()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,566 @@
+//! One record, one deadline or one answer at a time: the tasks work, and what they did either stands or is taken back.
+//! Never commits.
+
+use super::{DUE_PER_TURN, NOT_YET_PAUSE_MS, StreamThread, Trouble};
+use crate::io::{Answer, Broker, Flow};
+use crate::parking::{self, Parked, Queue};
+use crate::processor::{Answered, Due, Failure, Outcome};
+use crate::record::{
+    Headers, InputRecord, Offset, ProcessorId, Record, SubTopologyId, Timestamp, TopicId, TopicPartition,
+};
+use crate::step::{Outbound, Outbox, Step};
+use crate::store::Key;
+use crate::task::{AssignedPartition, Task, TaskState};
+use crate::topology::{OnPoison, Topology};
+
+/// Where a step came from; its outputs carry it in their `ce_id`.
+#[derive(Clone, Copy)]
+pub(super) enum Cause<'a> {
+    Record(&'a Record<'a>),
+    Deadline(&'a [u8], Timestamp),
+    Answer(&'a [u8], &'a str),
+}
+
+/// What became of a record.
+enum Taken {
+    Done,
+    /// It must be tried again later; nothing of it was done.
+    Wait(String),
+}
+
+impl<B: Broker> StreamThread<B> {
+    /// Takes records of an input in. Those of a partition that does not run are dropped: its position is found anew.
+    pub(super) fn process_records(
+        &mut self,
+        sub_topology: SubTopologyId,
+        from: TopicPartition,
+        records: Vec<InputRecord>,
+    ) -> Result<usize, Trouble> {
+        let key = (sub_topology, from.partition);
+        let Some(assigned) = self.assigned.get_mut(&key).filter(|a| a.state() == TaskState::Running) else {
+            return Ok(0);
+        };
+        if !assigned.backlog.is_empty() {
+            assigned.backlog.extend(records.into_iter().map(|record| (from.topic, record)));
+            return Ok(0);
+        }
+        let mut handled = 0;
+        let mut records = records.into_iter();
+        while let Some(record) = records.next() {
+            match self.process_one(key, from.topic, &record)? {
+                Taken::Done => {
+                    handled += 1;
+                    self.commit_if_full()?;
+                }
+                Taken::Wait(reason) => {
+                    let now = self.clock.now();
+                    let assigned = self.assigned.get_mut(&key).expect("it was there above");
+                    assigned.backlog.push_back((from.topic, record));
+                    assigned.backlog.extend(records.map(|record| (from.topic, record)));
+                    assigned.retry_at = now + NOT_YET_PAUSE_MS;
+                    let inputs = assigned.inputs(&self.topology);
+                    self.broker.set_flow(sub_topology, &inputs, Flow::Paused)?;
+                    self.report.info(format!("{} waits: {reason}", self.topology.name_of(from)));
+                    break;
+                }
+            }
+        }
+        Ok(handled)
+    }
+
+    /// Tries records again that had to wait.
+    pub(super) fn retry_backlogs(&mut self, now: Timestamp) -> Result<usize, Trouble> {
+        let waiting: Vec<_> = self
+            .assigned
+            .iter()
+            .filter(|(_, a)| !a.backlog.is_empty() && a.retry_at <= now && a.state() == TaskState::Running)
+            .map(|(key, _)| *key)
+            .collect();
+        let mut handled = 0;
+        for key in waiting {
+            loop {
+                let assigned = self.assigned.get_mut(&key).expect("collected above");
+                let Some((topic, record)) = assigned.backlog.pop_front() else {
+                    let inputs = assigned.inputs(&self.topology);
+                    self.broker.set_flow(key.0, &inputs, Flow::Open)?;
+                    break;
+                };
+                match self.process_one(key, topic, &record)? {
+                    Taken::Done => handled += 1,
+                    Taken::Wait(_) => {
+                        let assigned = self.assigned.get_mut(&key).expect("collected above");
+                        assigned.backlog.push_front((topic, record));
+                        assigned.retry_at = now + NOT_YET_PAUSE_MS;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(handled)
+    }
+
+    /// Every task that reads the topic works on the record; it stands for all of them or for none.
+    fn process_one(
+        &mut self,
+        key: (SubTopologyId, i32),
+        topic: TopicId,
+        input: &InputRecord,
+    ) -> Result<Taken, Trouble> {
+        let topology = self.topology.clone();
+        let now = self.clock.now();
+        let partition = key.1;
+        let assigned = self.assigned.get_mut(&key).expect("the caller looked");
+        let position = assigned.positions.get(&topic).copied().unwrap_or_default();
+        if input.offset < position {
+            return Ok(Taken::Done);
+        }
+        let record = Record::of(&topology.topic(topic).name, partition, input);
+        let counted = self.counts.len();
+        for at in 0..assigned.tasks.len() {
+            let task = &mut assigned.tasks[at];
+            let spec = topology.processor(task.id.processor);
+            if !spec.inputs.contains(&topic) {
+                continue;
+            }
+            let mark = self.outbox.mark();
+            let counted_here = self.counts.len();
+            let mut desk = Desk { topology: &topology, now, outbox: &mut self.outbox, counts: &mut self.counts };
+            let globals = &self.globals[usize::from(task.id.processor.0)];
+            let outcome = match queue_of(task, record.key) {
+                Some(queue) => desk.park(task, queue, &record, "an earlier record of this key is parked"),
+                None => desk.work(task, globals, |processor, step| processor.process(&record, step), Some(&record)),
+            };
+            task.processed += 1;
+            let Err(failure) = outcome else { continue };
+            task.roll_back();
+            self.outbox.truncate(mark);
+            self.counts.truncate(counted_here);
+            match failure {
+                Failure::NotYet(reason) => {
+                    for task in &mut assigned.tasks {
+                        task.roll_back();
+                    }
+                    self.outbox.truncate((0, 0));
+                    self.counts.truncate(counted);
+                    return Ok(Taken::Wait(reason));
+                }
+                Failure::Storage(reason) => {
+                    return Err(Trouble::Rebuild(key.0, partition, task.id.processor, reason));
+                }
+                Failure::Fatal(reason) => {
+                    let place = format!(
+                        "processor {} at {} offset {}",
+                        spec.name,
+                        topology.name_of(TopicPartition { topic, partition }),
+                        input.offset
+                    );
+                    return Err(Trouble::Stop(format!("{place}: {reason}")));
+                }
+                Failure::Poison(reason) => {
+                    let mut desk =
+                        Desk { topology: &topology, now, outbox: &mut self.outbox, counts: &mut self.counts };
+                    match spec.on_poison {
+                        OnPoison::Stop => {
+                            return Err(Trouble::Stop(format!(
+                                "processor {} at {} offset {}: {reason} (its policy for poison records is to stop)",
+                                spec.name,
+                                topology.name_of(TopicPartition { topic, partition }),
+                                input.offset
+                            )));
+                        }
+                        OnPoison::Park if !record.key.is_empty() => {
+                            let _ = desk.park(task, Queue::default(), &record, &reason);
+                            *self.report.parked.entry(task.id.processor).or_default() += 1;
+                        }
+                        OnPoison::Park | OnPoison::DeadLetter => {
+                            desk.dead_letter(task, &Parked::of(&record, &reason));
+                            *self.report.dead_letters.entry(task.id.processor).or_default() += 1;
+                            check_window(task, &topology, now)?;
+                        }
+                    }
+                    self.report.warn(format!(
+                        "processor {}: {} offset {}: {reason}",
+                        spec.name,
+                        topology.name_of(TopicPartition { topic, partition }),
+                        input.offset
+                    ));
+                }
+            }
+        }
+        assigned.positions.insert(topic, input.offset + 1);
+        self.stand(key, Cause::Record(&record))?;
+        Ok(Taken::Done)
+    }
+
+    /// The step stands: its records go to the broker, its writes stay in the overlay until the commit.
+    fn stand(&mut self, key: (SubTopologyId, i32), cause: Cause<'_>) -> Result<(), Trouble> {
+        for task in &mut self.assigned.get_mut(&key).expect("the caller looked").tasks {
+            task.undo.clear();
+        }
+        for counted in self.counts.drain(..) {
+            *self.report.counts.entry(counted).or_default() += 1;
+        }
+        self.touch(key);
+        self.send_outbox(cause)
+    }
+
+    /// Deadlines of committed states that have passed.
+    pub(super) fn fire_deadlines(&mut self, now: Timestamp) -> Result<usize, Trouble> {
+        let mut due = Vec::new();
+        for (key, assigned) in self.assigned.iter().filter(|(_, a)| a.state() == TaskState::Running) {
+            for task in &assigned.tasks {
+                for (store, held) in task.stores.iter().enumerate() {
+                    if held.next_deadline().is_some_and(|(at, _)| at <= now) {
+                        let some = held.due(now, DUE_PER_TURN);
+                        due.extend(some.into_iter().map(|(at, k)| (*key, task.id.processor, store, at, k)));
+                    }
+                }
+            }
+        }
+        let handled = due.len();
+        for (key, processor, store, deadline, state) in due {
+            self.fire(key, processor, store, deadline, &state)?;
+        }
+        Ok(handled)
+    }
+
+    fn fire(
+        &mut self,
+        key: (SubTopologyId, i32),
+        processor: ProcessorId,
+        store: usize,
+        deadline: Timestamp,
+        state: &Key,
+    ) -> Result<(), Trouble> {
+        let topology = self.topology.clone();
+        let now = self.clock.now();
+        let Some(assigned) = self.assigned.get_mut(&key).filter(|a| a.state() == TaskState::Running) else {
+            return Ok(());
+        };
+        let Some(task) = assigned.task_mut(processor) else {
+            return Ok(());
+        };
+        // The state may have changed in the open transaction: then this deadline is no longer its deadline.
+        let current =
+            task.stores[store].get(state).map_err(|e| Trouble::Rebuild(key.0, key.1, processor, e.to_string()))?;
+        if current.and_then(|value| task.stores[store].deadline_of(&value)) != Some(deadline) {
+            return Ok(());
+        }
+        let mut desk = Desk { topology: &topology, now, outbox: &mut self.outbox, counts: &mut self.counts };
+        let globals = &self.globals[usize::from(processor.0)];
+        let outcome = if task.parked == Some(store) {
+            desk.retry_parked(task, globals, state, &mut self.report)
+        } else {
+            let due = Due { store, key: state, deadline };
+            desk.work(task, globals, |processor, step| processor.on_deadline(&due, step), None)
+        };
+        *self.report.deadlines.entry(processor).or_default() += 1;
+        self.conclude(key, processor, outcome, Cause::Deadline(state, deadline))
+    }
+
+    /// Answers to calls that the states still have open.
+    pub(super) fn take_answers(&mut self) -> Result<usize, Trouble> {
+        let mut answers = Vec::new();
+        self.caller.answers(&mut answers);
+        let handled = answers.len();
+        for answer in answers {
+            self.take_answer(&answer)?;
+        }
+        self.commit_if_full()?;
+        Ok(handled)
+    }
+
+    fn take_answer(&mut self, answer: &Answer) -> Result<(), Trouble> {
+        let topology = self.topology.clone();
+        let now = self.clock.now();
+        let processor = answer.task.processor;
+        let here = |a: &&mut AssignedPartition| {
+            a.partition == answer.task.partition && a.tasks.iter().any(|task| task.id == answer.task)
+        };
+        let Some(assigned) = self.assigned.values_mut().find(here).filter(|a| a.state() == TaskState::Running) else {
+            // Restoring: the call is in the state and is asked about again when the partition runs.
+            self.in_flight.retain(|(task, key), _| *task != answer.task || **key != *answer.key);
+            return Ok(());
+        };
+        let key = (assigned.sub_topology, assigned.partition);
+        let Some(task) = assigned.task_mut(processor) else {
+            return Ok(());
+        };
+        *self.report.answers.entry(processor).or_default() += 1;
+        let state: Key = answer.key.as_slice().into();
+        self.in_flight.remove(&(answer.task, state.clone()));
+        for store in 0..task.definition.stores.len() {
+            let value =
+                task.stores[store].get(&state).map_err(|e| Trouble::Rebuild(key.0, key.1, processor, e.to_string()))?;
+            let open = value.and_then(|value| task.stores[store].call_of(&state, &value));
+            if open.is_none_or(|open| open.id != answer.id) {
+                continue;
+            }
+            let mut desk = Desk { topology: &topology, now, outbox: &mut self.outbox, counts: &mut self.counts };
+            let answered = Answered { store, key: &state, id: &answer.id, response: &answer.response };
+            let globals = &self.globals[usize::from(processor.0)];
+            let outcome = desk.work(task, globals, |processor, step| processor.on_answer(&answered, step), None);
+            return self.conclude(key, processor, outcome, Cause::Answer(&state, &answer.id));
+        }
+        Ok(())
+    }
+
+    /// A step without a record must not fail: there is nothing that could be put aside.
+    fn conclude(
+        &mut self,
+        key: (SubTopologyId, i32),
+        processor: ProcessorId,
+        outcome: Outcome,
+        cause: Cause<'_>,
+    ) -> Result<(), Trouble> {
+        let Err(failure) = outcome else {
+            return self.stand(key, cause);
+        };
+        let name = &self.topology.processor(processor).name;
+        Err(match failure {
+            Failure::Storage(reason) => Trouble::Rebuild(key.0, key.1, processor, reason),
+            other => Trouble::Stop(format!("processor {name} partition {}: {other}", key.1)),
+        })
+    }
+
+    /// Hands the records of a step to the broker, with their headers.
+    fn send_outbox(&mut self, cause: Cause<'_>) -> Result<(), Trouble> {
+        if self.outbox.records.is_empty() {
+            return Ok(());
+        }
+        let topology = self.topology.clone();
+        self.ensure_begun()?;
+        let outbox = std::mem::take(&mut self.outbox);
+        for (number, outbound) in outbox.records.iter().enumerate() {
+            let headers = match &outbound.headers {
+                Some(own) => own,
+                None => {
+                    write_headers(&mut self.headers, &topology, outbound, cause, number);
+                    &self.headers
+                }
+            };
+            self.broker.send(crate::record::OutgoingRecord {
+                to: outbound.to,
+                key: &outbox.bytes[outbound.key.clone()],
+                value: outbound.value.clone().map(|range| &outbox.bytes[range]),
+                timestamp: outbound.timestamp,
+                headers,
+            })?;
+        }
+        self.sent(outbox.records.len());
+        self.outbox = outbox;
+        self.outbox.truncate((0, 0));
+        Ok(())
+    }
+}
+
+/// What a task needs beside its own state to work on one thing.
+struct Desk<'a> {
+    topology: &'a Topology,
+    now: Timestamp,
+    outbox: &'a mut Outbox,
+    counts: &'a mut Vec<(&'static str, &'static str)>,
+}
+
+impl Desk<'_> {
+    /// Lets the processor work, tables over the record first.
+    fn work(
+        &mut self,
+        task: &mut Task,
+        globals: &[crate::global::GlobalTable],
+        act: impl FnOnce(&mut dyn crate::processor::Processor, &mut Step<'_>) -> Outcome,
+        record: Option<&Record<'_>>,
+    ) -> Outcome {
+        let spec = self.topology.processor(task.id.processor);
+        if let Some(record) = record {
+            fold_input(task, record, self.topology)?;
+        }
+        let mut step = Step {
+            now: self.now,
+            partition: task.id.partition,
+            topology: self.topology,
+            spec,
+            definition: &task.definition,
+            stores: &mut task.stores,
+            globals,
+            outbox: self.outbox,
+            undo: &mut task.undo,
+            counts: self.counts,
+        };
+        act(&mut *task.processor, &mut step)
+    }
+
+    /// Puts a record at the end of its key's queue. A queue that is too long gives its head to the dead letters.
+    fn park(&mut self, task: &mut Task, mut queue: Queue, record: &Record<'_>, reason: &str) -> Outcome {
+        if queue.records.is_empty() {
+            queue.next_try = self.now + self.topology.engine.park_retry_ms;
+        }
+        queue.records.push(Parked::of(record, reason));
+        while queue.records.len() > parking::QUEUE_MAX || queue.bytes() > parking::QUEUE_BYTES_MAX {
+            let head = queue.records.remove(0);
+            self.dead_letter(task, &head);
+            if queue.records.is_empty() {
+                break;
+            }
+        }
+        self.put_queue(task, record.key, &queue);
+        Ok(())
+    }
+
+    fn put_queue(&mut self, task: &mut Task, key: &[u8], queue: &Queue) {
+        let store = task.parked.expect("only a task that parks has queues");
+        let spec = self.topology.processor(task.id.processor);
+        let value = (!queue.records.is_empty()).then(|| queue.encode());
+        let partition = task.id.partition;
+        crate::step::log(
+            spec,
+            &mut task.stores,
+            self.outbox,
+            &mut task.undo,
+            partition,
+            self.now,
+            store,
+            key,
+            value.as_deref(),
+        );
+    }
+
+    /// Works through a queue from its head until a record fails again.
+    fn retry_parked(
+        &mut self,
+        task: &mut Task,
+        globals: &[crate::global::GlobalTable],
+        key: &Key,
+        report: &mut super::Report,
+    ) -> Outcome {
+        let Some(mut queue) = queue_of(task, key) else {
+            return Ok(());
+        };
+        while !queue.records.is_empty() {
+            let head = queue.records[0].clone();
+            let record = Record::of(&head.topic, head.partition, &head.record);
+            let (mark, undone, counted) = (self.outbox.mark(), task.undo.len(), self.counts.len());
+            match self.work(task, globals, |processor, step| processor.process(&record, step), Some(&record)) {
+                Ok(()) => {
+                    queue.records.remove(0);
+                    queue.tries = 0;
+                }
+                Err(failure @ (Failure::Poison(_) | Failure::NotYet(_))) => {
+                    self.outbox.truncate(mark);
+                    self.counts.truncate(counted);
+                    while task.undo.len() > undone {
+                        let undo = task.undo.pop().expect("it is longer");
+                        task.stores[undo.store].undo(&undo.key, undo.before);
+                    }
+                    queue.tries += 1;
+                    if queue.tries >= self.topology.engine.park_tries_max && matches!(failure, Failure::Poison(_)) {
+                        self.dead_letter(task, &head);
+                        *report.dead_letters.entry(task.id.processor).or_default() += 1;
+                        queue.records.remove(0);
+                        queue.tries = 0;
+                        continue;
+                    }
+                    let pause = self.topology.engine.park_retry_ms << queue.tries.min(10);
+                    queue.next_try = self.now + pause;
+                    break;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        self.put_queue(task, key, &queue);
+        Ok(())
+    }
+
+    /// A record that will never be processed, raw and with its place.
+    fn dead_letter(&mut self, task: &Task, letter: &Parked) {
+        let spec = self.topology.processor(task.id.processor);
+        let mut headers: Headers = letter.record.headers.clone();
+        let mut add = |name: &str, value: String| headers.push((format!("millrace.{name}"), value.into_bytes()));
+        add("topic", letter.topic.clone());
+        add("partition", letter.partition.to_string());
+        add("offset", letter.record.offset.to_string());
+        add("timestamp", letter.record.timestamp.to_string());
+        add("processor", spec.name.clone());
+        add("reason", letter.reason.clone());
+        let to = TopicPartition { topic: spec.dead_letters, partition: task.id.partition };
+        let key = self.outbox.append(letter.record.key.as_deref().unwrap_or_default());
+        let value = letter.record.value.as_deref().map(|value| self.outbox.append(value));
+        let timestamp = self.now;
+        self.outbox.records.push(Outbound { to, kind: "dead-letter", key, value, timestamp, headers: Some(headers) });
+    }
+}
+
+/// The input's own tables take the record up before the processor sees it.
+fn fold_input(task: &mut Task, record: &Record<'_>, topology: &Topology) -> Outcome {
+    let spec = topology.processor(task.id.processor);
+    for (store, definition) in task.definition.stores.iter().enumerate() {
+        for table in definition.tables.iter().filter(|table| table.topic == record.topic) {
+            // A record the table already holds: parked once, or read before the commit position was moved back.
+            let at = spec.inputs.iter().find(|id| *topology.topic(**id).name == *record.topic);
+            let applied = at.and_then(|topic| {
+                task.stores[store].position(TopicPartition { topic: *topic, partition: record.partition })
+            });
+            if applied.is_some_and(|next: Offset| record.offset < next) && task.parked.is_none() {
+                continue;
+            }
+            if let Some(entry) = crate::step::change(&task.stores[store], &table.fold, record)? {
+                let (key, before) = task.stores[store].write(record.key, entry);
+                task.undo.push(crate::step::Undo { store, key, before });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn queue_of(task: &Task, key: &[u8]) -> Option<Queue> {
+    let store = &task.stores[task.parked?];
+    if store.open_states() == 0 && !store.has_overlay() {
+        return None;
+    }
+    store.get(key).ok().flatten().and_then(|value| Queue::decode(&value)).filter(|queue| !queue.records.is_empty())
+}
+
+fn check_window(task: &mut Task, topology: &Topology, now: Timestamp) -> Result<(), Trouble> {
+    let most = topology.engine.dead_letters_per_minute_max;
+    if task.letters.add(now) <= most {
+        return Ok(());
+    }
+    let name = &topology.processor(task.id.processor).name;
+    Err(Trouble::Stop(format!(
+        "processor {name} partition {} gave more than {most} records to the dead letters within a minute and takes no more: look \
+         at {} before starting again",
+        task.id.partition,
+        topology.topic(topology.processor(task.id.processor).dead_letters).name
+    )))
+}
+
+/// CloudEvents attributes and the trace of the cause. Names are fixed, so only the values' bytes are written anew.
+fn write_headers(headers: &mut Headers, topology: &Topology, outbound: &Outbound, cause: Cause<'_>, number: usize) {
+    use std::io::Write;
+    const NAMES: [&str; 5] = ["ce_specversion", "ce_id", "ce_source", "ce_type", "content-type"];
+    if headers.len() < NAMES.len() {
+        *headers = NAMES.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
+        headers[0].1.extend_from_slice(b"1.0");
+        headers[4].1.extend_from_slice(b"application/avro");
+    }
+    headers.truncate(NAMES.len());
+    for value in &mut headers[1..4] {
+        value.1.clear();
+    }
+    // Writing to a Vec cannot fail.
+    let id = &mut headers[1].1;
+    let _ = match cause {
+        Cause::Record(record) => write!(id, "{}/{}/{}/{number}", record.topic, record.partition, record.offset),
+        Cause::Deadline(key, at) => {
+            write!(id, "{}/due/{at}/{number}", String::from_utf8_lossy(key))
+        }
+        Cause::Answer(key, call) => write!(id, "{}/answer/{call}/{number}", String::from_utf8_lossy(key)),
+    };
+    let _ = write!(headers[2].1, "/{}/{}", topology.application, topology.topic(outbound.to.topic).name);
+    headers[3].1.extend_from_slice(outbound.kind.as_bytes());
+    if let Cause::Record(record) = cause
+        && let Some(trace) = record.headers.iter().find(|(name, _)| name == "traceparent")
+    {
+        headers.push(trace.clone());
+    }
+}

@@ -1,0 +1,72 @@
+//! What a stream thread did since it was last asked, in plain numbers. Never where they go.
+
+use std::collections::BTreeMap;
+
+use crate::record::{ProcessorId, TaskId};
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Records handled, by task.
+    pub processed: BTreeMap<TaskId, u64>,
+    /// Records given to the dead letters, by processor.
+    pub dead_letters: BTreeMap<ProcessorId, u64>,
+    /// Records parked, by processor.
+    pub parked: BTreeMap<ProcessorId, u64>,
+    /// Deadlines fired, by processor.
+    pub deadlines: BTreeMap<ProcessorId, u64>,
+    /// Calls started, by processor.
+    pub calls: BTreeMap<ProcessorId, u64>,
+    /// Calls answered, by processor.
+    pub answers: BTreeMap<ProcessorId, u64>,
+    /// Transactions committed.
+    pub commits: u64,
+    /// Records those held.
+    pub committed_records: u64,
+    /// How long each took from its first record to its commit, milliseconds.
+    pub transaction_ms: Vec<i64>,
+    /// Transactions aborted.
+    pub aborts: u64,
+    /// Producers replaced because the outcome of a commit was unknown.
+    pub recreated: u64,
+    /// Records applied while restoring.
+    pub restored: u64,
+    /// Stores emptied and rebuilt from their topics.
+    pub rebuilt: u64,
+    /// What processors counted, by metric and label.
+    pub counts: BTreeMap<(&'static str, &'static str), u64>,
+    /// Calls that wait for their answer, now.
+    pub calls_in_flight: usize,
+    /// Memory of states not yet written out, now.
+    pub memtable_bytes: usize,
+    /// What somebody should read: one line each, for the log.
+    pub notes: Vec<Note>,
+}
+
+/// A line for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// How much it matters.
+    pub level: NoteLevel,
+    /// What happened, with its place.
+    pub text: String,
+}
+
+/// How much a note matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoteLevel {
+    /// It is good to know.
+    Info,
+    /// Somebody should look when there is time.
+    Warn,
+}
+
+impl Report {
+    pub(super) fn info(&mut self, text: String) {
+        self.notes.push(Note { level: NoteLevel::Info, text });
+    }
+
+    pub(super) fn warn(&mut self, text: String) {
+        self.notes.push(Note { level: NoteLevel::Warn, text });
+    }
+}

@@ -1,0 +1,179 @@
+//! A task: one processor on one partition, with its stores. And the partition of a sub-topology, whose tasks share their
+//! inputs' positions and so live and restore together. Owns the life cycle; never talks to a broker.
+//!
+//! ```text
+//!             positions known          caught up
+//!   Created ───────────────▶ Restoring ────────▶ Running
+//!      ▲                         │                  │
+//!      └───────── aborted ───────┴──────────────────┘
+//!   any ── revoked, lost, stopped ──▶ Closed
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::processor::{Processor, ProcessorDefinition};
+use crate::record::{InputRecord, Offset, ProcessorId, SubTopologyId, TaskId, Timestamp, TopicId, TopicPartition};
+use crate::step::Undo;
+use crate::store::Store;
+use crate::topology::Topology;
+
+/// Where a task is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// Its stores are open; where its inputs stand is not known (any more).
+    Created,
+    /// Its stores are catching up with their topics; its inputs are paused.
+    Restoring,
+    /// It processes.
+    Running,
+    /// It is gone.
+    Closed,
+}
+
+impl TaskState {
+    /// Every allowed move.
+    pub const TRANSITIONS: &'static [(Self, Self)] = &[
+        (Self::Created, Self::Restoring),
+        (Self::Restoring, Self::Running),
+        (Self::Restoring, Self::Created),
+        (Self::Running, Self::Created),
+        (Self::Created, Self::Closed),
+        (Self::Restoring, Self::Closed),
+        (Self::Running, Self::Closed),
+    ];
+}
+
+/// One processor on one partition.
+pub(crate) struct Task {
+    pub(crate) id: TaskId,
+    pub(crate) definition: Arc<ProcessorDefinition>,
+    pub(crate) processor: Box<dyn Processor>,
+    pub(crate) stores: Vec<Store>,
+    /// Place of the store of parked records, where the policy is to park.
+    pub(crate) parked: Option<usize>,
+    pub(crate) undo: Vec<Undo>,
+    pub(crate) letters: DeadLetterWindow,
+    pub(crate) processed: u64,
+}
+
+/// How many dead letters this minute has seen.
+#[derive(Default)]
+pub(crate) struct DeadLetterWindow {
+    since: Timestamp,
+    count: u64,
+}
+
+impl DeadLetterWindow {
+    /// Counts one; gives how many this minute has seen.
+    pub(crate) fn add(&mut self, now: Timestamp) -> u64 {
+        if now - self.since >= 60_000 {
+            *self = Self { since: now, count: 0 };
+        }
+        self.count += 1;
+        self.count
+    }
+}
+
+impl Task {
+    /// Takes back what the current record did.
+    pub(crate) fn roll_back(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            self.stores[undo.store].undo(&undo.key, undo.before);
+        }
+    }
+}
+
+/// One partition of a sub-topology on this thread: its tasks, and where its inputs stand.
+pub(crate) struct AssignedPartition {
+    pub(crate) sub_topology: SubTopologyId,
+    pub(crate) partition: i32,
+    state: TaskState,
+    /// Whether the broker already reads for it (an assignment is accepted once).
+    pub(crate) started: bool,
+    pub(crate) tasks: Vec<Task>,
+    /// Next offset of each input, and whether the group ever committed one.
+    pub(crate) positions: BTreeMap<TopicId, Offset>,
+    pub(crate) never_committed: bool,
+    /// What the stores still lack: task, store, topic, and the position to reach.
+    pub(crate) needs: Vec<Need>,
+    /// Records taken from the broker that wait for something ([`crate::Failure::NotYet`]), in order.
+    pub(crate) backlog: VecDeque<(TopicId, InputRecord)>,
+    pub(crate) retry_at: Timestamp,
+    pub(crate) restored: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need {
+    pub(crate) task: usize,
+    pub(crate) store: usize,
+    pub(crate) from: TopicPartition,
+    pub(crate) until: Offset,
+}
+
+impl AssignedPartition {
+    pub(crate) fn new(sub_topology: SubTopologyId, partition: i32, tasks: Vec<Task>) -> Self {
+        Self {
+            sub_topology,
+            partition,
+            state: TaskState::Created,
+            started: false,
+            tasks,
+            positions: BTreeMap::new(),
+            never_committed: false,
+            needs: Vec::new(),
+            backlog: VecDeque::new(),
+            retry_at: 0,
+            restored: 0,
+        }
+    }
+
+    pub(crate) fn state(&self) -> TaskState {
+        self.state
+    }
+
+    /// # Panics
+    /// When the life cycle does not allow the move: an engine in an unknown state must not go on.
+    pub(crate) fn enter(&mut self, next: TaskState) {
+        assert!(
+            TaskState::TRANSITIONS.contains(&(self.state, next)),
+            "partition {} of sub-topology {} cannot go from {:?} to {next:?}",
+            self.partition,
+            self.sub_topology.0,
+            self.state
+        );
+        self.state = next;
+    }
+
+    /// Every input partition.
+    pub(crate) fn inputs(&self, topology: &Topology) -> Vec<TopicPartition> {
+        let partition = self.partition;
+        topology
+            .sub_topology(self.sub_topology)
+            .inputs
+            .iter()
+            .map(|topic| TopicPartition { topic: *topic, partition })
+            .collect()
+    }
+
+    /// Where the inputs stand, for a commit.
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = (TopicPartition, Offset)> {
+        let partition = self.partition;
+        self.positions.iter().map(move |(topic, next)| (TopicPartition { topic: *topic, partition }, *next))
+    }
+
+    pub(crate) fn task_mut(&mut self, processor: ProcessorId) -> Option<&mut Task> {
+        self.tasks.iter_mut().find(|task| task.id.processor == processor)
+    }
+
+    /// Drops everything uncommitted.
+    pub(crate) fn drop_uncommitted(&mut self) {
+        self.backlog.clear();
+        for task in &mut self.tasks {
+            task.undo.clear();
+            for store in &mut task.stores {
+                store.drop_overlay();
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The engine over the doors in memory: exactly once through every crash, restart, hand-over and zombie.
+
+mod counting;
+
+use counting::{counts, driver};
+use millrace_runtime::testing::{Before, Fault};
+use millrace_runtime::{Query, SubTopologyId, TaskState};
+
+const SUB: SubTopologyId = SubTopologyId(0);
+
+fn feed(driver: &mut millrace_runtime::testing::Driver, from: usize, to: usize) {
+    for n in from..to {
+        driver.produce("words", format!("key-{}", n % 7).as_bytes(), format!("word {n}").as_bytes());
+    }
+}
+
+fn total(driver: &millrace_runtime::testing::Driver) -> u64 {
+    counts(driver).values().sum()
+}
+
+#[test]
+fn records_are_counted_once_in_batches() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    feed(&mut driver, 0, 100);
+    driver.settle().unwrap();
+    assert_eq!(total(&driver), 100);
+    let transactions = driver.cluster.transactions();
+    assert!((20..=60).contains(&transactions), "100 words at 5 records a transaction: {transactions} transactions");
+    assert_eq!(driver.thread(1).take_report().counts[&("words", "counted")], 100);
+}
+
+/// Each fault at each of the first commits: the result is the same as without.
+#[test]
+fn every_fault_at_every_commit_changes_nothing() {
+    for fault in [Fault::AbortCommit, Fault::LoseCommit, Fault::LoseCommitAnswer, Fault::FailSend] {
+        for after in 0..12 {
+            let (mut driver, _) = driver(str::to_owned);
+            driver.start_with_all(1);
+            feed(&mut driver, 0, after * 5);
+            driver.settle().unwrap();
+            driver.inject(1, fault);
+            feed(&mut driver, after * 5, 100);
+            driver.settle().unwrap();
+            assert_eq!(total(&driver), 100, "{fault:?} after {after} rounds");
+            let report = driver.thread(1).take_report();
+            assert_eq!(report.aborts, 1, "{fault:?} must have happened");
+            assert_eq!(report.recreated > 0, matches!(fault, Fault::LoseCommit | Fault::LoseCommitAnswer));
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_commit_loses_and_doubles_nothing() {
+    for fault in [Fault::CrashBeforeCommit, Fault::CrashAfterCommit] {
+        for wipe in [false, true] {
+            for after in 0..12 {
+                let (mut driver, _) = driver(str::to_owned);
+                driver.start_with_all(1);
+                feed(&mut driver, 0, after * 5);
+                driver.settle().unwrap();
+                driver.clock.advance(60_000);
+                driver.settle().unwrap();
+                driver.inject(1, fault);
+                feed(&mut driver, after * 5, 100);
+                assert!(driver.settle().is_err(), "the process must end");
+                driver.crash(1);
+                if wipe {
+                    driver.wipe_disk(1);
+                }
+                driver.start_with_all(1);
+                driver.settle().unwrap();
+                assert_eq!(total(&driver), 100, "{fault:?} after {after} rounds, disk wiped: {wipe}");
+            }
+        }
+    }
+}
+
+#[test]
+fn state_equals_the_fold_of_the_topic_after_a_crash_and_is_not_wiped() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    feed(&mut driver, 0, 50);
+    driver.settle().unwrap();
+    driver.clock.advance(60_000);
+    driver.settle().unwrap();
+    feed(&mut driver, 50, 60);
+    driver.settle().unwrap();
+    driver.crash(1);
+    driver.start_with_all(1);
+    driver.settle().unwrap();
+    let report = driver.thread(1).take_report();
+    assert!(report.restored > 0 && report.restored <= 2 * 10 + 2, "only the tail is restored: {}", report.restored);
+    for (key, count) in counts(&driver) {
+        let partition = millrace_runtime::partition_of(&key, 2);
+        let Query::State(Some(value)) = driver.thread(1).query("count", "counts", partition, &key).unwrap() else {
+            panic!("the state is there");
+        };
+        assert_eq!(counting::count_of(&value), count);
+        let Query::State(Some(last)) = driver.thread(1).query("count", "last", partition, &key).unwrap() else {
+            panic!("the state is there");
+        };
+        assert!(last.starts_with(b"word"));
+    }
+}
+
+#[test]
+fn partitions_move_between_members_and_back() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    driver.start(2);
+    for round in 0..10 {
+        feed(&mut driver, round * 10, round * 10 + 5);
+        for _ in 0..3 {
+            driver.turn(1).unwrap();
+            driver.turn(2).unwrap();
+        }
+        let (from, to) = if round % 2 == 0 { (1, 2) } else { (2, 1) };
+        driver.cluster.revoke(SUB, 0, from);
+        driver.turn(from).unwrap();
+        driver.give(SUB, 0, to, Before::IsTold);
+        feed(&mut driver, round * 10 + 5, round * 10 + 10);
+        driver.settle().unwrap();
+    }
+    assert_eq!(total(&driver), 100);
+}
+
+#[test]
+fn a_zombie_commits_nothing() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    feed(&mut driver, 0, 20);
+    driver.settle().unwrap();
+    driver.start(2);
+    feed(&mut driver, 20, 60);
+    // Member 1 sleeps with records in its hands; member 2 takes over and finishes.
+    for (sub, partition) in driver.all_partitions() {
+        driver.give(sub, partition, 2, Before::IsAsleep);
+    }
+    while driver.turn(2).unwrap() > 0 {}
+    for _ in 0..5 {
+        driver.turn(2).unwrap();
+    }
+    let before = total(&driver);
+    assert_eq!(before, 60);
+    for _ in 0..5 {
+        let _ = driver.turn(1);
+    }
+    assert_eq!(total(&driver), 60, "the zombie woke and committed");
+    assert!(driver.thread(1).take_report().aborts > 0, "the zombie tried");
+}
+
+#[test]
+fn poison_goes_to_the_dead_letters_whole_and_blocks_nothing() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    driver.produce("words", b"key-1", b"first");
+    driver.produce_raw("words", b"key-1", Some(b"!bad"), vec![("from".into(), b"a stranger".to_vec())]);
+    driver.produce_raw("words", b"key-1", None, vec![]);
+    driver.produce("words", b"key-1", b"third");
+    driver.settle().unwrap();
+    assert_eq!(counts(&driver)[&b"key-1".to_vec()], 2);
+    let letters = driver.records("dead-letters.count");
+    assert_eq!(letters.len(), 2);
+    let letter = &letters[0].1;
+    assert_eq!(letter.value.as_deref(), Some(&b"!bad"[..]));
+    let header =
+        |name: &str| letter.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()).unwrap_or_default();
+    assert_eq!(header("from"), b"a stranger");
+    assert_eq!(header("millrace.topic"), b"words");
+    assert_eq!(header("millrace.offset"), b"1");
+    assert_eq!(header("millrace.processor"), b"count");
+    assert_eq!(header("millrace.reason"), b"it is poison");
+    let partition = millrace_runtime::partition_of(b"key-1", 2);
+    let Query::State(Some(last)) = driver.thread(1).query("count", "last", partition, b"key-1").unwrap() else {
+        panic!()
+    };
+    assert_eq!(&*last, b"third", "what the poison record wrote was taken back");
+}
+
+#[test]
+fn too_many_dead_letters_stop_the_processor() {
+    let (mut driver, _) = driver(|text| text.replace("park_tries_max = 3", "dead_letters_per_minute_max = 10"));
+    driver.start_with_all(1);
+    for n in 0..30 {
+        driver.produce("words", b"key", format!("!{n}").as_bytes());
+    }
+    let error = driver.settle().unwrap_err();
+    assert!(error.to_string().contains("dead-letters.count"), "{error}");
+}
+
+#[test]
+fn a_parked_key_keeps_its_order_while_others_flow() {
+    let (mut driver, open) = driver(|text| text.replace("\"dead-letter\"", "\"park\""));
+    driver.start_with_all(1);
+    driver.produce("words", b"stuck", b"one");
+    driver.produce("words", b"stuck", b"!two");
+    driver.produce("words", b"stuck", b"three");
+    driver.produce("words", b"other", b"one");
+    driver.settle().unwrap();
+    assert_eq!(counts(&driver)[&b"stuck".to_vec()], 1);
+    assert_eq!(counts(&driver)[&b"other".to_vec()], 1);
+    driver.crash(1);
+    driver.wipe_disk(1);
+    driver.start_with_all(1);
+    driver.produce("words", b"stuck", b"four");
+    driver.settle().unwrap();
+    assert_eq!(counts(&driver)[&b"stuck".to_vec()], 1, "still parked after a restart without a disk");
+    open.store(true, std::sync::atomic::Ordering::Relaxed);
+    driver.clock.advance(60_000);
+    driver.settle().unwrap();
+    let texts: Vec<String> = driver
+        .records("counts")
+        .into_iter()
+        .filter(|(_, r)| r.key.as_deref() == Some(b"stuck"))
+        .map(|(_, r)| String::from_utf8(r.value.unwrap()).unwrap())
+        .collect();
+    assert_eq!(texts, ["1 0 one", "2 0 !two", "3 0 three", "4 0 four"]);
+}
+
+#[test]
+fn a_parked_record_that_never_heals_ends_in_the_dead_letters() {
+    let (mut driver, _) = driver(|text| text.replace("\"dead-letter\"", "\"park\""));
+    driver.start_with_all(1);
+    driver.produce("words", b"stuck", b"!two");
+    driver.produce("words", b"stuck", b"three");
+    for _ in 0..5 {
+        driver.settle().unwrap();
+        driver.clock.advance(60_000);
+    }
+    assert_eq!(driver.records("dead-letters.count").len(), 1);
+    assert_eq!(counts(&driver)[&b"stuck".to_vec()], 1, "the record behind it was processed");
+}
+
+#[test]
+fn a_record_that_must_wait_holds_its_partition_and_keeps_order() {
+    let (mut driver, open) = driver(str::to_owned);
+    driver.start_with_all(1);
+    driver.produce("words", b"key", b"one");
+    driver.produce("words", b"key", b"?two");
+    driver.produce("words", b"key", b"three");
+    driver.settle().unwrap();
+    assert_eq!(counts(&driver)[&b"key".to_vec()], 1);
+    open.store(true, std::sync::atomic::Ordering::Relaxed);
+    driver.clock.advance(1_000);
+    driver.settle().unwrap();
+    assert_eq!(counts(&driver)[&b"key".to_vec()], 3);
+}
+
+#[test]
+fn deadlines_and_calls_survive_a_crash_and_happen_once() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    driver.produce("words", b"timer", b"wait: a while");
+    driver.settle().unwrap();
+    driver.crash(1);
+    driver.start_with_all(1);
+    driver.settle().unwrap();
+    assert_eq!(counts(&driver)[&b"timer".to_vec()], 1, "not due yet");
+    driver.clock.advance(1_001);
+    driver.settle().unwrap();
+    driver.clock.advance(100_000);
+    driver.settle().unwrap();
+    assert_eq!(counts(&driver)[&b"timer".to_vec()], 2, "fired once");
+
+    driver.produce("words", b"caller", b"ask:how much");
+    while driver.records("counts").iter().all(|(_, r)| r.key.as_deref() != Some(b"caller")) {
+        driver.turn(1).unwrap();
+    }
+    driver.crash(1);
+    driver.start_with_all(1);
+    driver.settle().unwrap();
+    let last = driver.records("counts").into_iter().rev().find(|(_, r)| r.key.as_deref() == Some(b"caller")).unwrap();
+    assert_eq!(
+        last.1.value.as_deref(),
+        Some(&b"2 0 answered again how much"[..]),
+        "after the crash it was asked as repeated"
+    );
+}
+
+#[test]
+fn a_state_whose_deadline_fires_in_an_aborted_transaction_fires_again() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    driver.produce("words", b"timer", b"wait: a while");
+    driver.settle().unwrap();
+    driver.inject(1, Fault::AbortCommit);
+    driver.clock.advance(1_001);
+    driver.settle().unwrap();
+    assert_eq!(counts(&driver)[&b"timer".to_vec()], 2);
+}
+
+#[test]
+fn it_refuses_to_begin_again_over_state_when_the_offsets_are_gone() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    feed(&mut driver, 0, 20);
+    driver.settle().unwrap();
+    driver.crash(1);
+    let (fresh, _) = counting::driver(str::to_owned);
+    let empty = fresh.cluster.clone();
+    // The same topics under a group that never committed.
+    for (partition, record) in driver.records("counts") {
+        let topic = driver.topology().find_topic("counts").unwrap();
+        empty.append(millrace_runtime::TopicPartition { topic, partition }, record);
+    }
+    let mut fresh = fresh;
+    fresh.start_with_all(1);
+    let error = fresh.settle().unwrap_err();
+    assert!(error.to_string().contains("no committed offsets"), "{error}");
+}
+
+#[test]
+fn the_life_of_a_task_knows_no_other_moves() {
+    use TaskState::{Closed, Created, Restoring, Running};
+    for from in [Created, Restoring, Running, Closed] {
+        for to in [Created, Restoring, Running, Closed] {
+            let allowed = TaskState::TRANSITIONS.contains(&(from, to));
+            assert_eq!(
+                allowed,
+                from != to && from != Closed && !matches!((from, to), (Created, Running) | (Running, Restoring)),
+                "{from:?} to {to:?}"
+            );
+        }
+    }
+}
