@@ -1,0 +1,143 @@
+//! Between records as bytes and records as types, for all five processors: typed inputs, typed outputs, typed tables.
+//! Owns what is said when bytes cannot be read; never decides anything about an order.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use millrace_runtime::{Change, Failure, Fold, Record, Step, TableDefinition};
+use millrace_schemas::{AvroRecord, Codec, DecodeError};
+
+/// The codec, in the words of processors.
+#[derive(Clone)]
+pub(crate) struct Wire {
+    codec: Codec,
+}
+
+impl Wire {
+    /// Over this codec; cheap.
+    pub(crate) fn new(codec: &Codec) -> Self {
+        Self { codec: codec.clone() }
+    }
+
+    /// The record's value as a `T`.
+    ///
+    /// # Errors
+    /// [`Failure::NotYet`] while the writer's schema is being fetched; else [`Failure::Poison`], also for a tombstone.
+    pub(crate) fn read<T: AvroRecord>(&self, record: &Record<'_>) -> Result<T, Failure> {
+        let Some(value) = record.value else {
+            return Err(Failure::poison(format!("a tombstone on {}, where every record has a value", record.topic)));
+        };
+        self.decode(record.topic, value)
+    }
+
+    /// A value of a topic as a `T`.
+    ///
+    /// # Errors
+    /// As [`Wire::read`].
+    pub(crate) fn decode<T: AvroRecord>(&self, topic: &str, value: &[u8]) -> Result<T, Failure> {
+        self.codec.decode(value).map_err(|error| unreadable(topic, T::NAME, &error))
+    }
+
+    /// Emits `value` to `topic`.
+    ///
+    /// # Errors
+    /// As [`Step::emit`].
+    pub(crate) fn emit<T: AvroRecord>(
+        &self,
+        step: &mut Step<'_>,
+        topic: &'static str,
+        key: &str,
+        kind: &'static str,
+        value: &T,
+    ) -> Result<(), Failure> {
+        step.emit(topic, key.as_bytes(), kind, |out| self.codec.encode(topic, value, out))
+    }
+
+    /// `topic` as a table of the latest record of each key, kept as the bare datum: read it with [`Table::get`] or
+    /// [`datum`]. A tombstone deletes the key.
+    pub(crate) fn latest<T: AvroRecord + 'static>(&self, topic: &'static str) -> TableDefinition {
+        let wire = self.clone();
+        let fold: Fold = Arc::new(move |record, _| match record.value {
+            None => Ok(Change::Delete),
+            Some(value) => {
+                let latest: T = wire.decode(record.topic, value)?;
+                let mut datum = Vec::with_capacity(value.len());
+                latest.encode_datum(&mut datum);
+                Ok(Change::Put(datum))
+            }
+        });
+        TableDefinition { topic, fold }
+    }
+}
+
+fn unreadable(topic: &str, name: &str, error: &DecodeError) -> Failure {
+    let reason = format!("a value of {topic} cannot be read as {name}: {error}");
+    if error.is_not_yet() { Failure::NotYet(reason) } else { Failure::Poison(reason) }
+}
+
+/// The record's key as text.
+///
+/// # Errors
+/// [`Failure::Poison`] when it has none or it is not UTF-8.
+pub(crate) fn key<'a>(record: &Record<'a>) -> Result<&'a str, Failure> {
+    match std::str::from_utf8(record.key) {
+        Ok("") => Err(Failure::poison(format!("a record without a key on {}", record.topic))),
+        Ok(key) => Ok(key),
+        Err(_) => Err(Failure::poison(format!("a key on {} that is not UTF-8", record.topic))),
+    }
+}
+
+/// Holds a record's key against the id inside it.
+///
+/// # Errors
+/// [`Failure::Poison`] when they differ or there is none: the record stands on a partition that does not own it.
+pub(crate) fn key_is(record: &Record<'_>, id: &str) -> Result<(), Failure> {
+    let key = key(record)?;
+    if key == id {
+        Ok(())
+    } else {
+        Err(Failure::poison(format!("a record of {id:?} on {} under the key {key:?}", record.topic)))
+    }
+}
+
+/// A store of bare data of type `T`, by its place in the definition.
+#[derive(Debug)]
+pub(crate) struct Table<T> {
+    store: usize,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Table<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Table<T> {}
+
+impl<T: AvroRecord> Table<T> {
+    /// The store at this place.
+    pub(crate) const fn at(store: usize) -> Self {
+        Self { store, of: PhantomData }
+    }
+
+    /// The state of a key.
+    ///
+    /// # Errors
+    /// [`Failure::Storage`] when the store cannot be read or holds what is no `T`.
+    pub(crate) fn get(self, step: &mut Step<'_>, key: &str) -> Result<Option<T>, Failure> {
+        let Some(value) = step.get(self.store, key.as_bytes())? else { return Ok(None) };
+        match datum(&value) {
+            Ok(state) => Ok(Some(state)),
+            Err(error) => Err(Failure::Storage(format!("the state of {key:?} cannot be read as {}: {error}", T::NAME))),
+        }
+    }
+}
+
+/// A bare datum as a `T`: the form in which tables keep their values, and in which deadlines and calls are given them.
+///
+/// # Errors
+/// [`DecodeError`] when it is not one.
+pub(crate) fn datum<T: AvroRecord>(mut value: &[u8]) -> Result<T, DecodeError> {
+    T::decode_datum(&mut value)
+}
