@@ -1,0 +1,440 @@
+//! One real Apache Kafka for a test: KRaft, a single node, loopback only, its own ports and its
+//! own temporary directory. Owns the Java process from start to stop; never touches a Kafka that
+//! it did not start, and never fetches anything (`setup/kafka.sh` does).
+//!
+//! Included by tests with `#[path = "kafka/node.rs"]`; only the standard library is used.
+#![allow(dead_code)]
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long a start may take, on a loaded machine, before the test fails.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+/// How long a clean stop may take before the process is killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// Set to `1` where the Kafka lane must run (CI): then a missing Kafka fails the test.
+const REQUIRE: &str = "MILLRACE_REQUIRE_KAFKA";
+
+/// Why this machine cannot run the Apache Kafka lane, and what to do about it.
+#[derive(Debug, Clone)]
+pub struct Skipped {
+    /// The reason, as a sentence for the person who runs the tests.
+    pub why: String,
+}
+
+/// A running (or stopped, or killed) Apache Kafka; dropped, it stops and its directory goes.
+pub struct ApacheKafka {
+    java: PathBuf,
+    lib: PathBuf,
+    log4j: PathBuf,
+    dir: PathBuf,
+    ports: Ports,
+    launches: u32,
+    process: Option<Running>,
+}
+
+/// The client's and the controller's port.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    client: u16,
+    controller: u16,
+}
+
+/// The Java process, and the guard that ends it when the test process dies without a drop.
+struct Running {
+    java: Child,
+    guard: Child,
+}
+
+/// How a launch ended.
+enum Launch {
+    Ready(Running),
+    PortTaken,
+}
+
+impl ApacheKafka {
+    /// Starts a node of this test's own and waits until it serves.
+    ///
+    /// # Errors
+    /// [`Skipped`] when Java or the jars are missing. The test shall return then; the name of the
+    /// skipped test and the reason go to stderr as `SKIPPED (no Apache Kafka) …`, where
+    /// `setup/test.sh` collects them.
+    ///
+    /// # Panics
+    /// When Kafka is there and does not come up, or when it is missing although
+    /// `MILLRACE_REQUIRE_KAFKA=1` says that it must not be.
+    pub fn start() -> Result<Self, Skipped> {
+        let found = find().map_err(skip)?;
+        let dir = fresh_dir();
+        let mut kafka = Self {
+            java: found.java,
+            lib: found.lib,
+            log4j: found.log4j,
+            dir,
+            ports: free_ports(),
+            launches: 0,
+            process: None,
+        };
+        kafka.write_properties();
+        kafka.format();
+        // Between the probe for a free port and Kafka's bind, somebody else may have taken it.
+        for _ in 0..5 {
+            if let Launch::Ready(running) = kafka.launch() {
+                kafka.process = Some(running);
+                return Ok(kafka);
+            }
+            kafka.ports = free_ports();
+            kafka.write_properties();
+        }
+        panic!("Apache Kafka found its ports taken five times in a row");
+    }
+
+    /// The node all tests of this test binary share, started by the first that asks. For tests
+    /// that name their own topics and groups and never stop the broker.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`].
+    pub fn shared() -> Result<&'static Self, Skipped> {
+        static SHARED: OnceLock<Result<ApacheKafka, Skipped>> = OnceLock::new();
+        match SHARED.get_or_init(Self::start) {
+            Ok(kafka) => Ok(kafka),
+            Err(skipped) => Err(skip(skipped.clone())),
+        }
+    }
+
+    /// The client address, `127.0.0.1:<port>`; the same before and after a restart.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.client)
+    }
+
+    /// Process id of the Java process, when it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|running| running.java.id())
+    }
+
+    /// Stops it cleanly (SIGTERM) and waits until it is gone. Its data stay.
+    pub fn stop(&mut self) {
+        if let Some(running) = self.process.take() {
+            running.stop();
+        }
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone. Its data stay as the kill left them.
+    pub fn kill9(&mut self) {
+        if let Some(running) = self.process.take() {
+            running.kill9();
+        }
+    }
+
+    /// Starts it again on its data and its ports, after a clean stop if it still runs.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn restart(&mut self) {
+        self.stop();
+        match self.launch() {
+            Launch::Ready(running) => self.process = Some(running),
+            Launch::PortTaken => {
+                panic!("port {} or {} was taken while Apache Kafka was down", self.ports.client, self.ports.controller)
+            }
+        }
+    }
+
+    /// A command that runs one of Kafka's own tool classes, such as
+    /// `org.apache.kafka.tools.TopicCommand`; add its arguments, `--bootstrap-server` included.
+    pub fn tool(&self, class: &str) -> Command {
+        let mut command = Command::new(&self.java);
+        command
+            .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
+            .arg("-Dlog4j2.level=ERROR")
+            .arg("-cp")
+            .arg(self.lib.join("*"))
+            .arg(class);
+        command
+    }
+
+    /// What the node wrote since its last start; for the message of a failed test.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.join(format!("kafka-{}.log", self.launches))
+    }
+
+    fn properties_file(&self) -> PathBuf {
+        self.dir.join("server.properties")
+    }
+
+    fn write_properties(&self) {
+        let Ports { client, controller } = self.ports;
+        let data = self.dir.join("data");
+        let text = format!(
+            "process.roles=broker,controller\n\
+             node.id=1\n\
+             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=CLIENT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=CLIENT://127.0.0.1:{client}\n\
+             listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             controller.listener.names=CONTROLLER\n\
+             inter.broker.listener.name=CLIENT\n\
+             log.dirs={data}\n\
+             {FIXED_PROPERTIES}",
+            data = data.display(),
+        );
+        fs::write(self.properties_file(), text).expect("the temporary directory is writable");
+    }
+
+    fn format(&self) {
+        let log = self.dir.join("format.log");
+        let status = self
+            .tool("kafka.tools.StorageTool")
+            .args(["format", "-t", "TWlsbHJhY2VUZXN0c0thZg", "-c"])
+            .arg(self.properties_file())
+            .stdin(Stdio::null())
+            .stdout(File::create(&log).expect("the temporary directory is writable"))
+            .stderr(File::options().append(true).open(&log).expect("just created"))
+            .status()
+            .expect("java was found a moment ago");
+        assert!(
+            status.success(),
+            "Apache Kafka could not format {}: {}",
+            self.dir.display(),
+            fs::read_to_string(&log).unwrap_or_default()
+        );
+    }
+
+    /// Starts the Java process and waits until it has said that it is ready and accepts.
+    fn launch(&mut self) -> Launch {
+        self.launches += 1;
+        let log = self.log_file();
+        let out = File::create(&log).expect("the temporary directory is writable");
+        let err = out.try_clone().expect("an open file can be cloned");
+        let java = Command::new(&self.java)
+            .args(["-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=1"])
+            .args(["-XX:+UseSerialGC", "-Djava.awt.headless=true"])
+            .arg(format!("-Dlog4j2.configurationFile={}", self.log4j.display()))
+            .arg("-cp")
+            .arg(self.lib.join("*"))
+            .arg("kafka.Kafka")
+            .arg(self.properties_file())
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .expect("java was found a moment ago");
+        let guard = guard(&java, &self.dir);
+        let mut running = Running { java, guard };
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            let ended = running.java.try_wait().expect("our own child can be asked");
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            if let Some(status) = ended {
+                running.kill9();
+                if said.contains("Address already in use") {
+                    return Launch::PortTaken;
+                }
+                panic!("Apache Kafka ended at start ({status}):\n{}", tail(&said));
+            }
+            if said.contains("Kafka Server started") && accepts(self.ports.client) {
+                return Launch::Ready(running);
+            }
+            if Instant::now() > deadline {
+                running.kill9();
+                panic!("Apache Kafka was not ready in {START_DEADLINE:?}:\n{}", tail(&said));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for ApacheKafka {
+    fn drop(&mut self) {
+        // Nobody reads the data afterwards, so there is nothing to stop cleanly for.
+        self.kill9();
+        if thread::panicking() {
+            eprintln!("the end of Apache Kafka's log:\n{}", tail(&self.log()));
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Running {
+    fn stop(mut self) {
+        self.end_guard();
+        // The child is not reaped yet, so its process id cannot belong to anybody else.
+        let asked = Command::new("sh")
+            .args(["-c", "kill -TERM \"$0\"", &self.java.id().to_string()])
+            .stderr(Stdio::null())
+            .status();
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while asked.is_ok() && Instant::now() < deadline {
+            if !matches!(self.java.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.end_java();
+    }
+
+    fn kill9(mut self) {
+        self.end_guard();
+        self.end_java();
+    }
+
+    fn end_java(&mut self) {
+        let _ = self.java.kill();
+        let _ = self.java.wait();
+    }
+
+    fn end_guard(&mut self) {
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
+    }
+}
+
+/// Settings that do not depend on ports or directories: one replica of everything, few internal
+/// partitions, and no waiting that only a cluster of machines would need.
+const FIXED_PROPERTIES: &str = "\
+auto.create.topics.enable=false
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+log.cleaner.dedupe.buffer.size=8388608
+log.index.size.max.bytes=1048576
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+num.network.threads=2
+num.io.threads=4
+num.recovery.threads.per.data.dir=2
+";
+
+/// Where Java, the jars and the log settings are.
+struct Found {
+    java: PathBuf,
+    lib: PathBuf,
+    log4j: PathBuf,
+}
+
+fn find() -> Result<Found, Skipped> {
+    // The including crate may be the root package or one of its rooms.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .find(|dir| dir.join("tests/kafka/pom.xml").is_file())
+        .ok_or_else(|| Skipped { why: "tests/kafka/pom.xml is not in this tree".into() })?;
+    let pom = root.join("tests/kafka/pom.xml");
+    let version = fs::read_to_string(&pom)
+        .ok()
+        .and_then(|text| {
+            let rest = text.split_once("<kafka.version>")?.1;
+            Some(rest.split_once('<')?.0.to_owned())
+        })
+        .ok_or_else(|| Skipped { why: "tests/kafka/pom.xml names no kafka.version".into() })?;
+    let java = match std::env::var_os("JAVA_HOME") {
+        Some(home) => Path::new(&home).join("bin/java"),
+        None => PathBuf::from("java"),
+    };
+    let answer = Command::new(&java).arg("-version").stdin(Stdio::null()).output();
+    if !answer.is_ok_and(|output| output.status.success()) {
+        return Err(Skipped { why: "Java 17 is missing; install it and run setup/kafka.sh".into() });
+    }
+    let home = root.join(format!("target/kafka-{version}"));
+    if !home.join("complete").is_file() {
+        return Err(Skipped { why: format!("Apache Kafka {version} has not been fetched; run setup/kafka.sh") });
+    }
+    let log4j = root.join("tests/kafka/log4j2.properties");
+    Ok(Found { java, lib: home.join("lib"), log4j })
+}
+
+/// Says on stderr that the current test does not run, or fails it where it has to.
+fn skip(skipped: Skipped) -> Skipped {
+    if std::env::var(REQUIRE).is_ok_and(|value| value == "1") {
+        panic!("{REQUIRE}=1, but the Apache Kafka lane cannot run: {}", skipped.why);
+    }
+    // Straight to the process's stderr: the test harness captures eprintln! of tests that pass.
+    let current = thread::current();
+    let name = current.name().unwrap_or("a test");
+    let line = format!("SKIPPED (no Apache Kafka) {name}: {}\n", skipped.why);
+    let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+    skipped
+}
+
+/// A process that ends the node and removes its directory when this process is gone, however it
+/// went: its stdin is a pipe whose other end only we hold.
+fn guard(java: &Child, dir: &Path) -> Child {
+    Command::new("sh")
+        .args(["-c", "cat >/dev/null; kill -KILL \"$0\"; sleep 0.2; rm -rf \"$1\""])
+        .arg(java.id().to_string())
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh is there on every machine the tests run on")
+}
+
+/// A directory nobody has, under the system's temporary directory.
+fn fresh_dir() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("millrace-kafka-{}-{next}-{}", std::process::id(), scatter());
+        let dir = std::env::temp_dir().join(name);
+        match fs::create_dir(&dir) {
+            Ok(()) => return dir,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => panic!("cannot create {}: {error}", dir.display()),
+        }
+    }
+}
+
+/// Two ports that are free now, below the range the system hands out by itself, so that none is
+/// given away to an outgoing connection while the node is down for a restart.
+fn free_ports() -> Ports {
+    for attempt in 0..2_000 {
+        let offset = scatter().wrapping_add(attempt * 7) % 6_000;
+        let client = 20_000 + 2 * u16::try_from(offset).expect("below 6,000");
+        let controller = client + 1;
+        if is_free(client) && is_free(controller) {
+            return Ports { client, controller };
+        }
+    }
+    panic!("no two free ports between 20000 and 32000 on 127.0.0.1");
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+fn accepts(port: u16) -> bool {
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect_timeout(&addr, Duration::from_secs(1)).is_ok()
+}
+
+/// A number that differs between processes and between calls.
+fn scatter() -> u32 {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    nanos / 1_000 ^ std::process::id().wrapping_mul(2_654_435_761)
+}
+
+/// The last forty lines.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
