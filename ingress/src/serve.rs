@@ -1,7 +1,8 @@
 //! Takes connections and lets them end in order: loopback only, with time-outs, drained before it returns.
 //!
 //! Knows HTTP connections and nothing of orders. `axum::serve` has no time-out for a header that never ends, so the
-//! connections are driven here.
+//! connections are driven here. An answer has no time-out of its own: every answer is small enough for the socket's
+//! buffer, and [`Settings::connections_max`] bounds how many can be held open.
 
 use std::io;
 use std::net::SocketAddr;
@@ -124,7 +125,12 @@ pub async fn serve(
     loop {
         let (stream, place) = tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next() => continue,
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a request ended without an answer");
+                }
+                continue;
+            }
             accepted = accept(&listener, &places) => accepted,
         };
         let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));

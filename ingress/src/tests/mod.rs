@@ -239,13 +239,10 @@ fn order() -> Value {
 }
 
 /// Waits for a condition, and fails when it does not come.
-#[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
-    async move {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !condition() {
-            assert!(Instant::now() < deadline, "never: {what}");
-            sleep(Duration::from_millis(5)).await;
-        }
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        sleep(Duration::from_millis(5)).await;
     }
 }

@@ -157,3 +157,13 @@ async fn a_connection_serves_many_requests_and_places_are_limited() {
     drop(stream);
     assert!(rest(second).await.starts_with("HTTP/1.1 404"));
 }
+
+#[tokio::test]
+async fn the_program_can_merge_its_own_routes() {
+    let shop = Shop::open();
+    let app = shop.app.clone().merge(Router::new().route("/livez", axum::routing::get(async || "ok")));
+    let shop = Shop { app, ..shop };
+    assert_eq!(shop.get("/livez").await.text, "ok");
+    shop.get("/nothing").await.problem(404, "unknown-route");
+    assert_eq!(shop.place("k", &order()).await.status, 202);
+}
