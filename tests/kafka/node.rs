@@ -64,13 +64,14 @@ impl ApacheKafka {
     ///
     /// # Errors
     /// [`Skipped`] when Java or the jars are missing. The test shall return then; the name of the
-    /// skipped test and the reason go to stderr as `SKIPPED (no Apache Kafka) …`, where
-    /// `setup/test.sh` collects them.
+    /// skipped test and the reason go to stderr as `SKIPPED (no Apache Kafka) …`, and those of
+    /// a started one as `READY (Apache Kafka) …`; `setup/test.sh` counts both.
     ///
     /// # Panics
     /// When Kafka is there and does not come up, or when it is missing although
     /// `MILLRACE_REQUIRE_KAFKA=1` says that it must not be.
     pub fn start() -> Result<Self, Skipped> {
+        let began = Instant::now();
         let found = find().map_err(skip)?;
         let dir = fresh_dir();
         let mut kafka = Self {
@@ -88,6 +89,7 @@ impl ApacheKafka {
         for _ in 0..5 {
             if let Launch::Ready(running) = kafka.launch() {
                 kafka.process = Some(running);
+                say(&format!("READY (Apache Kafka) {} after {} ms", test_name(), began.elapsed().as_millis()));
                 return Ok(kafka);
             }
             kafka.ports = free_ports();
@@ -367,12 +369,18 @@ fn skip(skipped: Skipped) -> Skipped {
     if std::env::var(REQUIRE).is_ok_and(|value| value == "1") {
         panic!("{REQUIRE}=1, but the Apache Kafka lane cannot run: {}", skipped.why);
     }
-    // Straight to the process's stderr: the test harness captures eprintln! of tests that pass.
-    let current = thread::current();
-    let name = current.name().unwrap_or("a test");
-    let line = format!("SKIPPED (no Apache Kafka) {name}: {}\n", skipped.why);
-    let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+    say(&format!("SKIPPED (no Apache Kafka) {}: {}", test_name(), skipped.why));
     skipped
+}
+
+/// One line on the process's own stderr, where `setup/test.sh` reads it: the test harness keeps
+/// what a passing test prints to itself.
+fn say(line: &str) {
+    let _ = io::Write::write_all(&mut io::stderr(), format!("{line}\n").as_bytes());
+}
+
+fn test_name() -> String {
+    thread::current().name().unwrap_or("main").to_owned()
 }
 
 /// A process that ends the node and removes its directory when this process is gone, however it

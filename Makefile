@@ -1,0 +1,32 @@
+# The two commands, `make run` and `make test`, and what surrounds them. `make` alone lists them.
+# ARGS is passed on: `make run ARGS="--stock 0.8"`, `make test ARGS="-p millrace-broker"`.
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+# The cargo profile the tests are built with; empty for cargo's own choice.
+export PROFILE
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test check kafka
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## install what is missing, build, start everything on this machine (ARGS go to `millrace dev`)
+	@exec "$${CARGO_TARGET_DIR:-target}/release/millrace" dev $(ARGS)
+
+build: ## install what is missing and build the millrace binary
+	@setup/base.sh
+	@cargo build --release --locked --bin millrace
+
+test: ## install what is missing and run all tests, on Apache Kafka too where Java is there
+	@setup/base.sh test
+	@setup/test.sh $(ARGS)
+
+check: ## format, lints, dependencies, unit tests of the changed rooms; for the moment before a commit
+	@setup/base.sh
+	@setup/check.sh
+
+kafka: ## fetch the pinned Apache Kafka for the tests (make test does it by itself)
+	@setup/kafka.sh
