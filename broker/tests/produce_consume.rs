@@ -16,7 +16,8 @@ use rdkafka::{Offset, TopicPartitionList};
 fn keys_headers_and_timestamps_survive_every_codec() {
     let broker = start();
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
-        create_topic(&broker.servers(), codec, 1, &[]);
+        // The records are older than the default retention.
+        create_topic(&broker.servers(), codec, 1, &[("retention.ms", "-1")]);
         let producer: Result<BaseProducer, KafkaError> = client(&broker.servers())
             .set("enable.idempotence", "true")
             .set("compression.codec", codec)
@@ -165,7 +166,12 @@ fn a_waiting_fetch_wakes_up_at_once() {
 #[test]
 fn offsets_are_found_by_time_and_at_both_ends() {
     let broker = start();
-    create_topic(&broker.servers(), "times", 1, &[("segment.bytes", "4096")]);
+    create_topic(
+        &broker.servers(),
+        "times",
+        1,
+        &[("segment.bytes", "4096"), ("retention.ms", "-1")],
+    );
     let producer: BaseProducer = client(&broker.servers())
         .set("compression.codec", "lz4")
         .set("batch.num.messages", "10")

@@ -146,8 +146,10 @@ pub struct Settings {
     pub max_session_timeout: i64,
     /// A producer that has not written to a partition for this long is forgotten there, milliseconds.
     pub producer_expiry: i64,
-    /// How often retention and compaction are looked at, milliseconds.
+    /// How often the journal's size and the need for compaction are looked at, milliseconds.
     pub housekeeping_interval: i64,
+    /// How often retention is looked at, milliseconds. As in Kafka, a record's age counts from its own timestamp.
+    pub retention_interval: i64,
 }
 
 impl Default for Settings {
@@ -159,6 +161,7 @@ impl Default for Settings {
             max_session_timeout: 30 * 60 * 1000,
             producer_expiry: 24 * 60 * 60 * 1000,
             housekeeping_interval: 1000,
+            retention_interval: 5 * 60 * 1000,
         }
     }
 }
@@ -178,6 +181,7 @@ pub struct Core {
     replies: Vec<(Token, Reply)>,
     advanced: Vec<PartitionKey>,
     next_housekeeping: i64,
+    next_retention: i64,
 }
 
 impl Core {
@@ -201,7 +205,8 @@ impl Core {
             transactions: state.transactions,
             replies: Vec::new(),
             advanced: Vec::new(),
-            next_housekeeping: now,
+            next_housekeeping: now + settings.housekeeping_interval,
+            next_retention: now + settings.retention_interval,
         };
         for (name, topic) in state.topics {
             core.open_topic(name, topic, now)?;
@@ -230,8 +235,11 @@ impl Core {
         self.abort_overdue_transactions(now);
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + self.settings.housekeeping_interval;
-            self.enforce_retention(now);
             self.rotate_journal_if_due();
+        }
+        if now >= self.next_retention {
+            self.next_retention = now + self.settings.retention_interval;
+            self.enforce_retention(now);
         }
     }
 
