@@ -42,6 +42,8 @@ pub struct Store {
     memtable_bytes: usize,
     frozen: Option<Arc<Frozen>>,
     positions: BTreeMap<TopicPartition, Offset>,
+    /// A position has moved since the last write.
+    moved: bool,
     open: OpenStates,
     ttl_ms: Option<i64>,
     sweep_from: Arc<std::sync::Mutex<Vec<u8>>>,
@@ -107,6 +109,7 @@ impl Store {
             memtable_bytes: 0,
             frozen: None,
             positions,
+            moved: false,
             open,
             ttl_ms,
             sweep_from: Arc::default(),
@@ -262,7 +265,8 @@ impl Store {
 
     /// Every committed record below `next` is applied.
     pub fn set_position(&mut self, partition: TopicPartition, next: Offset) {
-        let position = self.positions.entry(partition).or_insert(next);
+        let position = self.positions.entry(partition).or_insert(-1);
+        self.moved |= next > *position;
         *position = (*position).max(next);
     }
 
@@ -328,9 +332,10 @@ impl Store {
     /// The [`StorageError`] of the last write, whose states are then back in the memtable.
     pub fn freeze(&mut self, now: Timestamp, name: NameTopic<'_>) -> Result<Option<BackgroundJob>, StorageError> {
         self.thaw()?;
-        if self.frozen.is_some() || (self.memtable.is_empty() && self.positions.is_empty()) {
+        if self.frozen.is_some() || (self.memtable.is_empty() && !self.moved) {
             return Ok(None);
         }
+        self.moved = false;
         let entries = std::mem::take(&mut self.memtable);
         self.memtable_bytes = 0;
         let open: Vec<bool> = entries.keys().map(|key| self.open.contains(key)).collect();
@@ -367,6 +372,7 @@ impl Store {
         };
         let failed = frozen.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let Some(error) = failed else { return Ok(()) };
+        self.moved = true;
         for (key, entry) in &frozen.entries {
             if !self.memtable.contains_key(key) {
                 self.memtable_bytes += size_of_entry(key, entry);

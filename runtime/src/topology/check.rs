@@ -22,7 +22,7 @@ pub struct Fault {
 
 impl Fault {
     pub(super) fn new(text: &str, span: Option<Range<usize>>, message: String) -> Self {
-        let Some(before) = span.filter(|span| !span.is_empty()).and_then(|span| text.get(..span.start)) else {
+        let Some(before) = span.filter(|span| span.end > 0).and_then(|span| text.get(..span.start)) else {
             return Self { line: 0, column: 0, message };
         };
         let line = before.matches('\n').count() + 1;

@@ -78,6 +78,8 @@ pub enum Origin {
     DeadLetters,
     /// It is the changelog of a store.
     Changelog,
+    /// It says which process owns which task.
+    TaskOwners,
 }
 
 /// A processor's wiring and numbers.
@@ -225,6 +227,12 @@ impl Topology {
     /// Every sub-topology's id.
     pub fn sub_topology_ids(&self) -> impl Iterator<Item = SubTopologyId> {
         (0..self.sub_topologies.len()).map(|at| SubTopologyId(small(at)))
+    }
+
+    /// Name of the compacted topic on which processes announce the tasks they own.
+    #[must_use]
+    pub fn task_owners(&self) -> String {
+        format!("{}.task-owners", self.application)
     }
 
     /// Name of the consumer group of a sub-topology.

@@ -162,6 +162,16 @@ impl Reader<'_> {
                 self.processor(&mut topology, name.get_ref(), processor, letters_retention, letters_isr, changelog_isr);
             topology.processors.push(spec);
         }
+        topology.topics.push(Topic {
+            name: Arc::from(topology.task_owners()),
+            partitions: 1,
+            cleanup: Cleanup::Compact,
+            retention_ms: None,
+            min_in_sync_replicas: changelog_isr,
+            schema: None,
+            sink: true,
+            origin: Origin::TaskOwners,
+        });
         spans.topics.resize(topology.topics.len(), 0..0);
         for (name, members) in in_order(raw.sub_topologies) {
             self.name(name.span(), name.get_ref());
