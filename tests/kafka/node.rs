@@ -6,7 +6,7 @@
 #![allow(dead_code)]
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,7 +37,8 @@ pub struct ApacheKafka {
     dir: PathBuf,
     ports: Ports,
     launches: u32,
-    process: Option<Running>,
+    guard: Guard,
+    process: Option<Child>,
 }
 
 /// The client's and the controller's port.
@@ -47,15 +48,16 @@ struct Ports {
     controller: u16,
 }
 
-/// The Java process, and the guard that ends it when the test process dies without a drop.
-struct Running {
-    java: Child,
-    guard: Child,
+/// A process that, once this process is gone (however it went), ends the node and removes its
+/// directory: its stdin is a pipe whose other end only we hold. Each line names the process to
+/// end from then on; an empty one, none.
+struct Guard {
+    shell: Child,
 }
 
 /// How a launch ended.
 enum Launch {
-    Ready(Running),
+    Ready(Child),
     PortTaken,
 }
 
@@ -71,31 +73,8 @@ impl ApacheKafka {
     /// When Kafka is there and does not come up, or when it is missing although
     /// `MILLRACE_REQUIRE_KAFKA=1` says that it must not be.
     pub fn start() -> Result<Self, Skipped> {
-        let began = Instant::now();
         let found = find().map_err(skip)?;
-        let dir = fresh_dir();
-        let mut kafka = Self {
-            java: found.java,
-            lib: found.lib,
-            log4j: found.log4j,
-            dir,
-            ports: free_ports(),
-            launches: 0,
-            process: None,
-        };
-        kafka.write_properties();
-        kafka.format();
-        // Between the probe for a free port and Kafka's bind, somebody else may have taken it.
-        for _ in 0..5 {
-            if let Launch::Ready(running) = kafka.launch() {
-                kafka.process = Some(running);
-                say(&format!("READY (Apache Kafka) {} after {} ms", test_name(), began.elapsed().as_millis()));
-                return Ok(kafka);
-            }
-            kafka.ports = free_ports();
-            kafka.write_properties();
-        }
-        panic!("Apache Kafka found its ports taken five times in a row");
+        Ok(Self::start_on(found))
     }
 
     /// The node all tests of this test binary share, started by the first that asks. For tests
@@ -104,11 +83,9 @@ impl ApacheKafka {
     /// # Errors
     /// As [`ApacheKafka::start`].
     pub fn shared() -> Result<&'static Self, Skipped> {
-        static SHARED: OnceLock<Result<ApacheKafka, Skipped>> = OnceLock::new();
-        match SHARED.get_or_init(Self::start) {
-            Ok(kafka) => Ok(kafka),
-            Err(skipped) => Err(skip(skipped.clone())),
-        }
+        static SHARED: OnceLock<ApacheKafka> = OnceLock::new();
+        let found = find().map_err(skip)?;
+        Ok(SHARED.get_or_init(|| Self::start_on(found)))
     }
 
     /// The client address, `127.0.0.1:<port>`; the same before and after a restart.
@@ -118,20 +95,26 @@ impl ApacheKafka {
 
     /// Process id of the Java process, when it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(|running| running.java.id())
+        self.process.as_ref().map(Child::id)
     }
 
     /// Stops it cleanly (SIGTERM) and waits until it is gone. Its data stay.
     pub fn stop(&mut self) {
-        if let Some(running) = self.process.take() {
-            running.stop();
+        let Some(mut java) = self.process.take() else { return };
+        // Not reaped yet, so its process id cannot belong to anybody else.
+        let asked =
+            Command::new("sh").args(["-c", "kill -TERM \"$0\"", &java.id().to_string()]).stderr(Stdio::null()).status();
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while asked.is_ok() && Instant::now() < deadline && matches!(java.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(10));
         }
+        self.end(java);
     }
 
     /// Kills it (SIGKILL) and waits until it is gone. Its data stay as the kill left them.
     pub fn kill9(&mut self) {
-        if let Some(running) = self.process.take() {
-            running.kill9();
+        if let Some(java) = self.process.take() {
+            self.end(java);
         }
     }
 
@@ -142,7 +125,7 @@ impl ApacheKafka {
     pub fn restart(&mut self) {
         self.stop();
         match self.launch() {
-            Launch::Ready(running) => self.process = Some(running),
+            Launch::Ready(java) => self.process = Some(java),
             Launch::PortTaken => {
                 panic!("port {} or {} was taken while Apache Kafka was down", self.ports.client, self.ports.controller)
             }
@@ -165,6 +148,41 @@ impl ApacheKafka {
     /// What the node wrote since its last start; for the message of a failed test.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn start_on(found: Found) -> Self {
+        let began = Instant::now();
+        let dir = fresh_dir();
+        let mut kafka = Self {
+            java: found.java,
+            lib: found.lib,
+            log4j: found.log4j,
+            guard: Guard::over(&dir),
+            dir,
+            ports: free_ports(),
+            launches: 0,
+            process: None,
+        };
+        kafka.write_properties();
+        kafka.format();
+        // Between the probe for a free port and Kafka's bind, somebody else may have taken it.
+        for _ in 0..5 {
+            if let Launch::Ready(java) = kafka.launch() {
+                kafka.process = Some(java);
+                say(&format!("READY (Apache Kafka) {} after {} ms", test_name(), began.elapsed().as_millis()));
+                return kafka;
+            }
+            kafka.ports = free_ports();
+            kafka.write_properties();
+        }
+        panic!("Apache Kafka found its ports taken five times in a row");
+    }
+
+    /// Kills what still runs and reaps it. The guard forgets it before its id can be reused.
+    fn end(&mut self, mut java: Child) {
+        self.guard.watch(None);
+        let _ = java.kill();
+        let _ = java.wait();
     }
 
     fn log_file(&self) -> PathBuf {
@@ -194,17 +212,20 @@ impl ApacheKafka {
         fs::write(self.properties_file(), text).expect("the temporary directory is writable");
     }
 
-    fn format(&self) {
+    fn format(&mut self) {
         let log = self.dir.join("format.log");
-        let status = self
+        let mut java = self
             .tool("kafka.tools.StorageTool")
             .args(["format", "-t", "TWlsbHJhY2VUZXN0c0thZg", "-c"])
             .arg(self.properties_file())
             .stdin(Stdio::null())
             .stdout(File::create(&log).expect("the temporary directory is writable"))
             .stderr(File::options().append(true).open(&log).expect("just created"))
-            .status()
+            .spawn()
             .expect("java was found a moment ago");
+        self.guard.watch(Some(&java));
+        let status = java.wait().expect("our own child can be waited for");
+        self.guard.watch(None);
         assert!(
             status.success(),
             "Apache Kafka could not format {}: {}",
@@ -219,7 +240,7 @@ impl ApacheKafka {
         let log = self.log_file();
         let out = File::create(&log).expect("the temporary directory is writable");
         let err = out.try_clone().expect("an open file can be cloned");
-        let java = Command::new(&self.java)
+        let mut java = Command::new(&self.java)
             .args(["-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=1"])
             .args(["-XX:+UseSerialGC", "-Djava.awt.headless=true"])
             .arg(format!("-Dlog4j2.configurationFile={}", self.log4j.display()))
@@ -233,24 +254,23 @@ impl ApacheKafka {
             .stderr(err)
             .spawn()
             .expect("java was found a moment ago");
-        let guard = guard(&java, &self.dir);
-        let mut running = Running { java, guard };
+        self.guard.watch(Some(&java));
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            let ended = running.java.try_wait().expect("our own child can be asked");
+            let ended = java.try_wait().expect("our own child can be asked");
             let said = fs::read_to_string(&log).unwrap_or_default();
             if let Some(status) = ended {
-                running.kill9();
+                self.end(java);
                 if said.contains("Address already in use") {
                     return Launch::PortTaken;
                 }
                 panic!("Apache Kafka ended at start ({status}):\n{}", tail(&said));
             }
             if said.contains("Kafka Server started") && accepts(self.ports.client) {
-                return Launch::Ready(running);
+                return Launch::Ready(java);
             }
             if Instant::now() > deadline {
-                running.kill9();
+                self.end(java);
                 panic!("Apache Kafka was not ready in {START_DEADLINE:?}:\n{}", tail(&said));
             }
             thread::sleep(Duration::from_millis(20));
@@ -260,46 +280,46 @@ impl ApacheKafka {
 
 impl Drop for ApacheKafka {
     fn drop(&mut self) {
-        // Nobody reads the data afterwards, so there is nothing to stop cleanly for.
+        // Nobody reads the data afterwards, so there is nothing to stop cleanly for; the guard,
+        // dropped next, removes them.
         self.kill9();
         if thread::panicking() {
             eprintln!("the end of Apache Kafka's log:\n{}", tail(&self.log()));
         }
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
-impl Running {
-    fn stop(mut self) {
-        self.end_guard();
-        // The child is not reaped yet, so its process id cannot belong to anybody else.
-        let asked = Command::new("sh")
-            .args(["-c", "kill -TERM \"$0\"", &self.java.id().to_string()])
+impl Guard {
+    fn over(dir: &Path) -> Self {
+        let wait_then_end = "\
+            while read -r line; do pid=$line; done\n\
+            if [ -n \"$pid\" ]; then kill -KILL \"$pid\"; sleep 1; fi\n\
+            rm -rf \"$0\"";
+        let shell = Command::new("sh")
+            .args(["-c", wait_then_end])
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status();
-        let deadline = Instant::now() + STOP_DEADLINE;
-        while asked.is_ok() && Instant::now() < deadline {
-            if !matches!(self.java.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
+            .spawn()
+            .expect("sh is there on every machine the tests run on");
+        Self { shell }
+    }
+
+    fn watch(&mut self, java: Option<&Child>) {
+        if let Some(pipe) = self.shell.stdin.as_mut() {
+            let _ = match java {
+                Some(java) => writeln!(pipe, "{}", java.id()),
+                None => writeln!(pipe),
+            };
         }
-        self.end_java();
     }
+}
 
-    fn kill9(mut self) {
-        self.end_guard();
-        self.end_java();
-    }
-
-    fn end_java(&mut self) {
-        let _ = self.java.kill();
-        let _ = self.java.wait();
-    }
-
-    fn end_guard(&mut self) {
-        let _ = self.guard.kill();
-        let _ = self.guard.wait();
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
     }
 }
 
@@ -376,25 +396,11 @@ fn skip(skipped: Skipped) -> Skipped {
 /// One line on the process's own stderr, where `setup/test.sh` reads it: the test harness keeps
 /// what a passing test prints to itself.
 fn say(line: &str) {
-    let _ = io::Write::write_all(&mut io::stderr(), format!("{line}\n").as_bytes());
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 fn test_name() -> String {
     thread::current().name().unwrap_or("main").to_owned()
-}
-
-/// A process that ends the node and removes its directory when this process is gone, however it
-/// went: its stdin is a pipe whose other end only we hold.
-fn guard(java: &Child, dir: &Path) -> Child {
-    Command::new("sh")
-        .args(["-c", "cat >/dev/null; kill -KILL \"$0\"; sleep 0.2; rm -rf \"$1\""])
-        .arg(java.id().to_string())
-        .arg(dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("sh is there on every machine the tests run on")
 }
 
 /// A directory nobody has, under the system's temporary directory.
@@ -438,7 +444,7 @@ fn accepts(port: u16) -> bool {
 /// A number that differs between processes and between calls.
 fn scatter() -> u32 {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-    nanos / 1_000 ^ std::process::id().wrapping_mul(2_654_435_761)
+    (nanos / 1_000) ^ std::process::id().wrapping_mul(2_654_435_761)
 }
 
 /// The last forty lines.
