@@ -1,0 +1,181 @@
+//! The order after payment: what is reserved, what is outstanding, whom it waits for and until when. The only writer of
+//! an order's events; never touches a balance or a payment itself.
+//!
+//! [`decide`] is the policy, [`state`] every state and transition, [`lines`] the arithmetic of lines; here is what
+//! stands around them: read, decide, emit.
+
+pub mod decide;
+pub mod lines;
+pub mod state;
+mod turn;
+
+#[cfg(test)]
+mod glue_tests;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use millrace_runtime::{
+    Change, Due, Failure, Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition, TableDefinition,
+    TaskContext,
+};
+use millrace_schemas::{
+    AvroRecord, CancelRequested, Codec, OrderAccepted, OrderEvent, PaymentEvent, ShipmentUpdate, StockEvent,
+    murmur2_partition, topics,
+};
+
+use crate::wire::{Table, Wire, datum, key_is};
+use decide::{Input, Policy, needs_accepted};
+use lines::Accepted;
+
+const LINES: usize = 0;
+const ORDERS: usize = 1;
+
+/// The processor as the engine needs to know it.
+#[must_use]
+pub fn definition(codec: &Codec) -> ProcessorDefinition {
+    let wire = Wire::new(codec);
+    ProcessorDefinition {
+        name: "fulfillment",
+        stores: vec![
+            StoreDefinition { name: "lines", tables: vec![accepted_lines(&wire)], deadline: None, call: None },
+            StoreDefinition {
+                name: "orders",
+                tables: vec![wire.latest::<OrderEvent>(topics::ORDERS_EVENTS)],
+                deadline: Some(|value| datum(value).ok().and_then(|order| state::deadline(&order))),
+                call: None,
+            },
+        ],
+        globals: Vec::new(),
+        settings: &[
+            "reservation_timeout_ms",
+            "payment_timeout_ms",
+            "shipping_timeout_ms",
+            "delivery_timeout_ms",
+            "cancel_timeout_ms",
+        ],
+        build: Arc::new(move |context: &TaskContext| {
+            Box::new(Fulfillment {
+                wire: wire.clone(),
+                lines: Table::at(LINES),
+                orders: Table::at(ORDERS),
+                partitions: context.partitions_of(topics::ORDERS_EVENTS),
+                policy: Policy {
+                    reservation_timeout: context.setting("reservation_timeout_ms"),
+                    payment_timeout: context.setting("payment_timeout_ms"),
+                    shipping_timeout: context.setting("shipping_timeout_ms"),
+                    delivery_timeout: context.setting("delivery_timeout_ms"),
+                    cancel_timeout: context.setting("cancel_timeout_ms"),
+                    stock_partitions: context.partitions_of(topics::STOCK_COMMANDS),
+                },
+            })
+        }),
+    }
+}
+
+/// Accepted orders as a table of customer, total and lines; what only others need is left empty. The first word holds.
+fn accepted_lines(wire: &Wire) -> TableDefinition {
+    let wire = wire.clone();
+    TableDefinition {
+        topic: topics::ORDERS_ACCEPTED,
+        fold: Arc::new(move |record, before| {
+            let (None, Some(value)) = (before, record.value) else { return Ok(Change::Keep) };
+            let mut accepted: OrderAccepted = wire.decode(record.topic, value)?;
+            if accepted.order_id.as_bytes() != record.key {
+                return Ok(Change::Keep);
+            }
+            accepted.payment_method = String::new();
+            accepted.fingerprint = String::new();
+            accepted.channel = String::new();
+            let mut kept = Vec::with_capacity(value.len());
+            accepted.encode_datum(&mut kept);
+            Ok(Change::Put(kept))
+        }),
+    }
+}
+
+struct Fulfillment {
+    wire: Wire,
+    lines: Table<OrderAccepted>,
+    orders: Table<OrderEvent>,
+    partitions: i32,
+    policy: Policy,
+}
+
+impl Processor for Fulfillment {
+    fn process(&mut self, record: &Record<'_>, step: &mut Step<'_>) -> Outcome {
+        match record.topic {
+            topics::ORDERS_ACCEPTED => {
+                // Its lines are in the table already, and most often that is all there is to do.
+                let id = std::str::from_utf8(record.key).unwrap_or_default();
+                key_is(record, id)?;
+                if step.get(LINES, record.key)?.is_none() {
+                    return Err(Failure::poison(format!("an accepted order under another key, {id:?}")));
+                }
+                self.apply(id, Input::Accepted, step)
+            }
+            topics::PAYMENTS_EVENTS => {
+                let event: PaymentEvent = self.wire.read(record)?;
+                key_is(record, &event.order_id)?;
+                self.apply(&event.order_id, Input::Payment(&event), step)
+            }
+            topics::STOCK_EVENTS => {
+                let event: StockEvent = self.wire.read(record)?;
+                key_is(record, &event.order_id)?;
+                self.apply(&event.order_id, Input::Stock(&event), step)
+            }
+            topics::ORDERS_CANCEL_REQUESTED => {
+                let request: CancelRequested = self.wire.read(record)?;
+                key_is(record, &request.order_id)?;
+                self.apply(&request.order_id, Input::Cancel(&request), step)
+            }
+            topics::SHIPMENTS_UPDATES => {
+                let update: ShipmentUpdate = self.wire.read(record)?;
+                key_is(record, &update.order_id)?;
+                self.apply(&update.order_id, Input::Shipment(&update), step)
+            }
+            other => Err(Failure::fatal(format!("{other} is not an input of fulfillment"))),
+        }
+    }
+
+    fn on_deadline(&mut self, due: &Due<'_>, step: &mut Step<'_>) -> Outcome {
+        let id = std::str::from_utf8(due.key)
+            .map_err(|_| Failure::Storage("the key of an order is not UTF-8".to_owned()))?;
+        self.apply(id, Input::Deadline, step)
+    }
+}
+
+impl Fulfillment {
+    fn apply(&self, id: &str, input: Input<'_>, step: &mut Step<'_>) -> Outcome {
+        let owner = murmur2_partition(id.as_bytes(), self.partitions);
+        if owner != step.partition() {
+            return Err(Failure::poison(format!("order {id} belongs to partition {owner}, not {}", step.partition())));
+        }
+        let order = self.orders.get(step, id)?;
+        let accepted = if needs_accepted(order.as_ref(), input) {
+            self.lines.get(step, id)?.map(Accepted::from)
+        } else {
+            None
+        };
+        let decision = decide::decide(id, order, accepted, input, step.now(), &self.policy)
+            .map_err(|reason| Failure::poison(format!("order {id}: {reason}")))?;
+        if let Some(notice) = decision.notice {
+            step.count("fulfillment_notices", notice);
+        }
+        let Some(event) = decision.event else { return Ok(()) };
+        for (place, command) in &decision.stock {
+            let group = &event.groups[*place];
+            self.wire.emit(step, topics::STOCK_COMMANDS, &group.key, command.kind.as_str(), command)?;
+        }
+        if let Some(command) = &decision.payment {
+            self.wire.emit(step, topics::PAYMENTS_COMMANDS, id, command.kind.as_str(), command)?;
+        }
+        let kind = event.kind.as_str();
+        self.wire.emit(step, topics::ORDERS_EVENTS, id, kind, &event)?;
+        step.count("order_events", kind);
+        Ok(())
+    }
+}
