@@ -9,7 +9,7 @@
 # 1 the installation failed.
 set -eu
 cd "$(dirname "$0")/.."
-PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+PATH=$PATH:${CARGO_HOME:-${HOME:-}/.cargo}/bin
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
