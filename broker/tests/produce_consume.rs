@@ -166,12 +166,7 @@ fn a_waiting_fetch_wakes_up_at_once() {
 #[test]
 fn offsets_are_found_by_time_and_at_both_ends() {
     let broker = start();
-    create_topic(
-        &broker.servers(),
-        "times",
-        1,
-        &[("segment.bytes", "4096"), ("retention.ms", "-1")],
-    );
+    create_topic(&broker.servers(), "times", 1, &[("segment.bytes", "4096"), ("retention.ms", "-1")]);
     let producer: BaseProducer = client(&broker.servers())
         .set("compression.codec", "lz4")
         .set("batch.num.messages", "10")

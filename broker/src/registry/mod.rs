@@ -1,15 +1,11 @@
-//! Registry.
-use crate::wire::Shared;
-use std::sync::Arc;
-use tokio::net::TcpListener;
-pub(crate) struct Registry {
-    _s: Arc<Shared>,
-}
-impl Registry {
-    pub(crate) fn open(shared: Arc<Shared>) -> Result<Self, String> {
-        Ok(Self { _s: shared })
-    }
-}
-pub(crate) async fn serve(_l: TcpListener, _r: Registry) -> std::io::Result<()> {
-    std::future::pending().await
-}
+//! A schema registry that answers like Confluent's, for Avro. Its state is the compacted topic `_schemas` of the broker,
+//! written straight through the core, so it survives what the broker survives.
+
+mod catalog;
+mod compatibility;
+mod records;
+mod routes;
+mod store;
+
+pub(crate) use routes::serve;
+pub(crate) use store::Registry;
