@@ -292,6 +292,8 @@ impl Drop for ApacheKafka {
 impl Guard {
     fn over(dir: &Path) -> Self {
         let wait_then_end = "\
+            trap '' HUP INT TERM\n\
+            pid=\n\
             while read -r line; do pid=$line; done\n\
             if [ -n \"$pid\" ]; then kill -KILL \"$pid\"; sleep 1; fi\n\
             rm -rf \"$0\"";
