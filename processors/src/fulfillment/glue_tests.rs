@@ -97,7 +97,9 @@ impl Bench {
 
     fn all<T: AvroRecord>(&self, emitted: &[Emitted], topic: &str) -> Vec<(String, T)> {
         let emitted = emitted.iter().filter(|out| out.topic == topic);
-        emitted.map(|out| (String::from_utf8(out.key.clone()).unwrap(), self.codec.decode(&out.value).unwrap())).collect()
+        emitted
+            .map(|out| (String::from_utf8(out.key.clone()).unwrap(), self.codec.decode(&out.value).unwrap()))
+            .collect()
     }
 }
 
@@ -154,7 +156,10 @@ fn a_deadline_asks_the_ledger_again_and_moves() {
     let out = bench.solo.emitted();
     let commands = bench.all::<StockCommand>(&out, topics::STOCK_COMMANDS);
     assert_eq!((commands.len(), commands[0].0.as_str()), (1, "c"));
-    assert_eq!((bench.order().kind, bench.order().groups[0].state), (OrderEventKind::DeadlineExtended, GroupState::Granted));
+    assert_eq!(
+        (bench.order().kind, bench.order().groups[0].state),
+        (OrderEventKind::DeadlineExtended, GroupState::Granted)
+    );
     assert!(bench.solo.due()[0].2 > 31_000 + 30_000);
     assert_eq!(state::deadline(&bench.order()), Some(bench.solo.due()[0].2));
 }
@@ -171,9 +176,11 @@ fn the_table_of_lines_keeps_the_first_word_and_no_token() {
 #[test]
 fn what_does_not_belong_here_or_says_nothing_is_poison_and_changes_nothing() {
     let mut bench = Bench::new(false);
-    let elsewhere = (0..).map(|n| format!("other-{n}")).find(|id| murmur2_partition(id.as_bytes(), 4) != bench_partition());
+    let elsewhere =
+        (0..).map(|n| format!("other-{n}")).find(|id| murmur2_partition(id.as_bytes(), 4) != bench_partition());
     let elsewhere = elsewhere.expect("there are four partitions");
-    let poison = |result: Result<Vec<Emitted>, Failure>| assert!(matches!(result, Err(Failure::Poison(_))), "{result:?}");
+    let poison =
+        |result: Result<Vec<Emitted>, Failure>| assert!(matches!(result, Err(Failure::Poison(_))), "{result:?}");
     poison(bench.give(topics::ORDERS_CANCEL_REQUESTED, &elsewhere, &cancel_of(&elsewhere)));
     poison(bench.give(topics::ORDERS_CANCEL_REQUESTED, ORDER, &cancel_of("another")));
     poison(bench.give(topics::ORDERS_ACCEPTED, ORDER, &order_of("another", &[("a", 1)])));
@@ -188,7 +195,10 @@ fn what_does_not_belong_here_or_says_nothing_is_poison_and_changes_nothing() {
         topics::SHIPMENTS_UPDATES,
     ] {
         for (key, value) in [("unheard", &b"garbage"[..]), ("", b""), ("unheard", b"")] {
-            assert!(matches!(bench.solo.record(topic, key.as_bytes(), value), Err(Failure::Poison(_))), "{topic} {key}");
+            assert!(
+                matches!(bench.solo.record(topic, key.as_bytes(), value), Err(Failure::Poison(_))),
+                "{topic} {key}"
+            );
         }
         assert!(matches!(bench.solo.raw(topic, b"unheard", None), Err(Failure::Poison(_))), "{topic}");
     }

@@ -125,7 +125,8 @@ pub fn after_word(
         let (shipped, short) = match word {
             Word::Shipped if units > 0 => {
                 group.leaving.push(StockLine { sku: line.sku.clone(), quantity: units });
-                let value = value_of(line, shipped, units).ok_or_else(|| format!("the value of {} overflows", line.sku))?;
+                let value =
+                    value_of(line, shipped, units).ok_or_else(|| format!("the value of {} overflows", line.sku))?;
                 let sum = progress.value_minor.checked_add(value);
                 progress.value_minor = sum.ok_or_else(|| "its value overflows".to_owned())?;
                 (shipped + units, short)

@@ -6,6 +6,7 @@
 
 pub mod decide;
 pub mod lines;
+mod shipments;
 pub mod state;
 mod turn;
 
@@ -13,6 +14,10 @@ mod turn;
 mod glue_tests;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod shipment_tests;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +29,7 @@ use millrace_runtime::{
 };
 use millrace_schemas::{
     AvroRecord, CancelRequested, Codec, OrderAccepted, OrderEvent, PaymentEvent, ShipmentUpdate, StockEvent,
-    murmur2_partition, topics,
+    StockEventKind, murmur2_partition, topics,
 };
 
 use crate::wire::{Table, Wire, datum, key_is};
@@ -125,6 +130,9 @@ impl Processor for Fulfillment {
             topics::STOCK_EVENTS => {
                 let event: StockEvent = self.wire.read(record)?;
                 key_is(record, &event.order_id)?;
+                if event.kind == StockEventKind::Shipped {
+                    return Ok(()); // the ledger holds all of a group: this answer tells nothing new
+                }
                 self.apply(&event.order_id, Input::Stock(&event), step)
             }
             topics::ORDERS_CANCEL_REQUESTED => {
@@ -155,11 +163,8 @@ impl Fulfillment {
             return Err(Failure::poison(format!("order {id} belongs to partition {owner}, not {}", step.partition())));
         }
         let order = self.orders.get(step, id)?;
-        let accepted = if needs_accepted(order.as_ref(), input) {
-            self.lines.get(step, id)?.map(Accepted::from)
-        } else {
-            None
-        };
+        let accepted =
+            if needs_accepted(order.as_ref(), input) { self.lines.get(step, id)?.map(Accepted::from) } else { None };
         let decision = decide::decide(id, order, accepted, input, step.now(), &self.policy)
             .map_err(|reason| Failure::poison(format!("order {id}: {reason}")))?;
         if let Some(notice) = decision.notice {

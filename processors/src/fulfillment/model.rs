@@ -200,7 +200,9 @@ impl World {
                         }
                         events
                     }
-                    (PaymentState::Authorizing, PaymentState::Declined) => payment.events(&id, &[PaymentState::Declined]),
+                    (PaymentState::Authorizing, PaymentState::Declined) => {
+                        payment.events(&id, &[PaymentState::Declined])
+                    }
                     (PaymentState::Authorized, PaymentState::Expired) => payment.void(&id, PaymentState::Expired),
                     _ => Vec::new(),
                 };
@@ -344,7 +346,11 @@ impl World {
             }
         }
         let value: i64 = shipped.values().sum::<i64>() * 250;
-        assert_eq!(value, self.orders.values().map(|order| order.shipped_minor).sum::<i64>(), "what left is what counts");
+        assert_eq!(
+            value,
+            self.orders.values().map(|order| order.shipped_minor).sum::<i64>(),
+            "what left is what counts"
+        );
     }
 }
 

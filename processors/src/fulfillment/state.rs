@@ -4,28 +4,24 @@
 //! The state of an order is its latest [`OrderEvent`]: the event carries all that must be remembered, the lines excepted.
 //!
 //! ```text
-//!                                   cancel,
-//!                 authorized        order not known                      authorized
-//!   (nothing) ───────────┬──────────────────────► AWAITING_ORDER ──────────────────────┐
-//!    │                   │                           │        │ order, cancel wanted    │
-//!    │ cancel, order     │      order, authorized    │        ▼                         │
-//!    ├─────────────────┄┄│┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄│┄► AWAITING_PAYMENT ────────────┤
-//!    │ known           ┌─▼───────────────────────────┘        │ authorized, cancel wanted│
-//!    │                 │ RESERVING ─────── refused, cancel ───┼──────────┐               │
-//!    │                 └─┬────────                            │          ▼               │
-//!    │                   │ all groups granted                 │     CANCELLING ◄─────────┘
-//!    │                   ▼                                    │       ▲  │
-//!    │               CONFIRMED ── cancel, nothing ships ──────┼───────┘  │ all released,
-//!    │                   │  │                                 │          │ payment over
-//!    │      a part ships │  │ all ships                       │          ▼
-//!    │                   ▼  │                                 └─────► CANCELLED ──► back, if a payment for an
-//!    │     PARTIALLY_SHIPPED│          payment declined, expired         ▲          order never heard of turns up
-//!    │                   │  │   ┌────────────────────────────────────────┘
-//!    └───────────────────┼──┼───┘
-//!    the rest, or no more│  ▼  delivered
-//!                        └─► SHIPPED ─────► DELIVERED ────► COMPLETED     captured, the rest released
-//!                               └──────────────────────────────▲         delivered, or no word from the carrier
+//!        authorized     all granted     a part ships        nothing more will      delivered    captured
+//! (nothing) ──► RESERVING ──► CONFIRMED ──► PARTIALLY_SHIPPED ──► SHIPPED ──► DELIVERED ──► COMPLETED
+//!  │  │             │             │ └──────── all of it ships ───────▲ └──── captured first ─────▲
+//!  │  │             └──────┬──────┘
+//!  │  │    refused, cancel,│payment over, nothing will ship
+//!  │  │                    ▼
+//!  │  │   ┌──────────► CANCELLING ──────── ledger and payment done ────────► CANCELLED
+//!  │  │   │                                                                   ▲
+//!  │  │   │ cancel wanted, authorized                                         │
+//!  │  └─► AWAITING_ORDER ───────────── payment over, no such order ───────────┤
+//!  │        │        └───────► RESERVING, once the order is read              │
+//!  │        ▼ cancel wanted, order read or payment begun                      │
+//!  └─► AWAITING_PAYMENT ────────────── payment over ──────────────────────────┘
+//!                 └──────────► CANCELLING, once authorized
 //! ```
+//!
+//! A final state ends for good, with one exception: an order that was cancelled before anything of it was heard is
+//! taken up again when a payment for it turns up, to give the money back.
 
 use millrace_schemas::{Group, GroupState, OrderEvent, OrderStatus, PaymentState, WaitsFor};
 

@@ -194,7 +194,11 @@ impl<'a> Turn<'a> {
             WaitsFor::Carrier => self.policy.delivery_timeout,
             _ if order.status == OrderStatus::Cancelling => self.policy.cancel_timeout,
             WaitsFor::Stock => self.policy.reservation_timeout,
-            WaitsFor::Unknown | WaitsFor::Nobody | WaitsFor::Intake | WaitsFor::Payment | WaitsFor::Provider
+            WaitsFor::Unknown
+            | WaitsFor::Nobody
+            | WaitsFor::Intake
+            | WaitsFor::Payment
+            | WaitsFor::Provider
             | WaitsFor::Fulfillment => self.policy.payment_timeout,
         };
         match order.until {

@@ -102,7 +102,10 @@ fn a_reservation_moves_balances_and_survives_a_rebuild() {
     bench.adjust("x2", B, AdjustmentKind::Opening, 5).unwrap();
     let out = bench.command("o", StockCommandKind::Reserve, "", &[(A, 2), (B, 5)]).unwrap();
     let levels = bench.levels(&out);
-    assert_eq!(levels.iter().map(|l| (l.sku.as_str(), l.on_hand, l.reserved)).collect::<Vec<_>>(), [(A, 5, 2), (B, 5, 5)]);
+    assert_eq!(
+        levels.iter().map(|l| (l.sku.as_str(), l.on_hand, l.reserved)).collect::<Vec<_>>(),
+        [(A, 5, 2), (B, 5, 5)]
+    );
     assert_eq!(levels[0].cause_id, "o");
     let granted = bench.answer(&out);
     assert_eq!((granted.kind, granted.stock_partition, granted.lines.len()), (StockEventKind::Reserved, 0, 2));
@@ -183,7 +186,10 @@ fn what_does_not_belong_here_or_says_nothing_is_poison_and_changes_nothing() {
         assert!(matches!(bench.solo.raw(topic, A.as_bytes(), None), Err(Failure::Poison(_))));
     }
     let out = bench.adjust("x3", A, AdjustmentKind::Receipt, 0).unwrap();
-    assert_eq!((bench.levels(&out)[0].on_hand, bench.levels(&out)[0].reserved, bench.levels(&out)[0].version), (5, 0, 2));
+    assert_eq!(
+        (bench.levels(&out)[0].on_hand, bench.levels(&out)[0].reserved, bench.levels(&out)[0].version),
+        (5, 0, 2)
+    );
 }
 
 fn some_reservation() -> impl Strategy<Value = Reservation> {
@@ -191,9 +197,8 @@ fn some_reservation() -> impl Strategy<Value = Reservation> {
     let line = ("[a-zé]{0,12}", any::<i32>(), any::<i32>(), prop::option::of(-9..9i64));
     let line = line.prop_map(|(sku, quantity, shipped, short)| ReservedLine { sku, quantity, shipped, short });
     let lines = prop::collection::vec(line, 0..6);
-    (states, lines, prop::collection::vec("[a-z0-9 ]{0,8}", 0..4), prop::option::of(0..i64::MAX)).prop_map(
-        |(state, lines, shipments, fence_until)| Reservation { state, lines, shipments, fence_until },
-    )
+    (states, lines, prop::collection::vec("[a-z0-9 ]{0,8}", 0..4), prop::option::of(0..i64::MAX))
+        .prop_map(|(state, lines, shipments, fence_until)| Reservation { state, lines, shipments, fence_until })
 }
 
 proptest! {

@@ -4,10 +4,10 @@
 //! [`decide`] is the policy, [`state`] what is remembered; here is what stands around them: read, decide, emit.
 
 pub mod decide;
-pub mod state;
-pub mod stored;
 #[cfg(test)]
 mod glue_tests;
+pub mod state;
+pub mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -39,12 +39,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
                 deadline: None,
                 call: None,
             },
-            StoreDefinition {
-                name: "reservations",
-                tables: Vec::new(),
-                deadline: Some(stored::deadline),
-                call: None,
-            },
+            StoreDefinition { name: "reservations", tables: Vec::new(), deadline: Some(stored::deadline), call: None },
         ],
         globals: Vec::new(),
         settings: &["fence_ttl_ms"],

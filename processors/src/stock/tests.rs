@@ -103,14 +103,7 @@ fn lines(lines: &[(&str, i32)]) -> Vec<StockLine> {
 }
 
 fn command(order: &str, kind: StockCommandKind, id: &str, named: &[(&str, i32)]) -> StockCommand {
-    StockCommand {
-        order_id: order.to_owned(),
-        attempt: 1,
-        kind,
-        command_id: id.to_owned(),
-        lines: lines(named),
-        at: 0,
-    }
+    StockCommand { order_id: order.to_owned(), attempt: 1, kind, command_id: id.to_owned(), lines: lines(named), at: 0 }
 }
 
 fn reserve(order: &str, named: &[(&str, i32)]) -> StockCommand {
@@ -166,12 +159,8 @@ fn a_release_that_comes_before_its_reserve_fences_it() {
 #[test]
 fn repeated_commands_are_answered_as_before_and_change_nothing() {
     let mut ledger = Ledger::with(&[("a", 5), ("b", 5)]);
-    let sequence = [
-        reserve("o", &[("a", 3), ("b", 2)]),
-        ship("o", "s1", &[("a", 1)]),
-        ship("o", "s2", &[("b", 2)]),
-        release("o"),
-    ];
+    let sequence =
+        [reserve("o", &[("a", 3), ("b", 2)]), ship("o", "s1", &[("a", 1)]), ship("o", "s2", &[("b", 2)]), release("o")];
     let mut answers = Vec::new();
     for step in &sequence {
         let first = ledger.command(step, 0).unwrap();
