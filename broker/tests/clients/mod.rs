@@ -1,6 +1,8 @@
 //! Real Kafka clients and a broker in a folder of its own, for the tests. Waits for conditions, never for time.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod process;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,0 +1,57 @@
+//! A broker in a process of its own, that can be killed and started again.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A broker in a process of its own, that can be killed.
+pub struct Process {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Process {
+    pub fn start(dir: &Path, port: u16) -> Self {
+        let mut child = Command::new(serve_binary())
+            .arg(dir)
+            .arg(port.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the example is built with the tests");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("piped");
+        BufReader::new(out).read_line(&mut line).expect("a line");
+        let addresses: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        let address = addresses["kafka"].as_str().expect("an address");
+        Self { child, address: address.parse().expect("an address") }
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) -> SocketAddr {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+        self.address
+    }
+
+    pub fn servers(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Cargo builds examples beside the tests.
+fn serve_binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a path");
+    let target = test.ancestors().nth(2).expect("target/debug");
+    let binary = target.join("examples/serve");
+    assert!(binary.exists(), "build it: cargo build -p millrace-broker --example serve");
+    binary
+}
