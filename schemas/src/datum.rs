@@ -1,0 +1,277 @@
+//! Avro's binary form of the shapes that records are made of, and their plain JSON form. Owns bytes and bounds: every
+//! length is checked against the bytes that are left before anything is allocated. Never knows a schema id or a topic.
+
+use serde_json::Value;
+
+/// Why bytes or JSON are not a value of a type, and where in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Path of the field from the record down, such as `lines[2].sku`; empty for the record itself.
+    pub field: String,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+pub(crate) type Read<T> = Result<T, Box<Fault>>;
+
+impl Fault {
+    #[cold]
+    pub(crate) fn new(problem: impl Into<String>) -> Box<Self> {
+        Box::new(Self { field: String::new(), problem: problem.into() })
+    }
+
+    /// The same fault, seen from the record that has this field.
+    #[cold]
+    pub(crate) fn within(mut self: Box<Self>, field: &str) -> Box<Self> {
+        let dot = if self.field.is_empty() || self.field.starts_with('[') { "" } else { "." };
+        self.field = format!("{field}{dot}{}", self.field);
+        self
+    }
+
+    /// The same fault, seen from the array that has this element.
+    #[cold]
+    pub(crate) fn at(self: Box<Self>, position: usize) -> Box<Self> {
+        self.within(&format!("[{position}]"))
+    }
+}
+
+/// A value with an Avro binary form. Only types of this crate have one.
+pub trait Datum: Sized {
+    /// The fewest bytes any value takes; bounds how many can be in what is left. Never 0.
+    const MIN_BYTES: usize;
+    /// Appends the binary form.
+    fn write(&self, out: &mut Vec<u8>);
+    /// Takes one value off the front of `input`.
+    fn read(input: &mut &[u8]) -> Read<Self>;
+    /// The value as plain JSON.
+    fn json(&self) -> Value;
+    /// The value of plain JSON.
+    fn parse_json(json: &Value) -> Read<Self>;
+    /// The schema of the type without docs and logical types, all names spelled out; for comparison with the `.avsc`.
+    #[cfg(test)]
+    fn shape() -> Value;
+}
+
+fn take<'a>(input: &mut &'a [u8], bytes: usize) -> Read<&'a [u8]> {
+    match input.split_at_checked(bytes) {
+        Some((taken, rest)) => {
+            *input = rest;
+            Ok(taken)
+        }
+        None => Err(Fault::new(format!("needs {bytes} bytes, {} are left", input.len()))),
+    }
+}
+
+fn write_long(value: i64, out: &mut Vec<u8>) {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+fn read_long(input: &mut &[u8]) -> Read<i64> {
+    let mut zigzag = 0u64;
+    for (position, &byte) in input.iter().take(10).enumerate() {
+        if position == 9 && byte > 1 {
+            return Err(Fault::new("is a number of more than 64 bits"));
+        }
+        zigzag |= u64::from(byte & 0x7f) << (7 * position);
+        if byte < 0x80 {
+            *input = &input[position + 1..];
+            return Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
+        }
+    }
+    Err(Fault::new("is a number cut short"))
+}
+
+fn read_length(input: &mut &[u8]) -> Read<usize> {
+    let length = read_long(input)?;
+    match usize::try_from(length) {
+        Ok(length) if length <= input.len() => Ok(length),
+        _ => Err(Fault::new(format!("has length {length}, but {} bytes are left", input.len()))),
+    }
+}
+
+/// Appends the position of an enum's symbol.
+pub(crate) fn write_symbol(position: usize, out: &mut Vec<u8>) {
+    write_long(position as i64, out);
+}
+
+/// The position of an enum's symbol, below `symbols`.
+pub(crate) fn read_symbol(input: &mut &[u8], symbols: usize) -> Read<usize> {
+    let position = read_long(input)?;
+    usize::try_from(position)
+        .ok()
+        .filter(|&position| position < symbols)
+        .ok_or_else(|| Fault::new(format!("has symbol number {position}, but the enum has {symbols}")))
+}
+
+impl Datum for i64 {
+    const MIN_BYTES: usize = 1;
+    fn write(&self, out: &mut Vec<u8>) {
+        write_long(*self, out);
+    }
+    fn read(input: &mut &[u8]) -> Read<Self> {
+        read_long(input)
+    }
+    fn json(&self) -> Value {
+        (*self).into()
+    }
+    fn parse_json(json: &Value) -> Read<Self> {
+        json.as_i64().ok_or_else(|| Fault::new(format!("wants a whole number of 64 bits, has {json}")))
+    }
+    #[cfg(test)]
+    fn shape() -> Value {
+        "long".into()
+    }
+}
+
+impl Datum for i32 {
+    const MIN_BYTES: usize = 1;
+    fn write(&self, out: &mut Vec<u8>) {
+        write_long(i64::from(*self), out);
+    }
+    fn read(input: &mut &[u8]) -> Read<Self> {
+        let value = read_long(input)?;
+        Self::try_from(value).map_err(|_| Fault::new(format!("is {value}, more than 32 bits")))
+    }
+    fn json(&self) -> Value {
+        (*self).into()
+    }
+    fn parse_json(json: &Value) -> Read<Self> {
+        json.as_i64()
+            .and_then(|value| Self::try_from(value).ok())
+            .ok_or_else(|| Fault::new(format!("wants a whole number of 32 bits, has {json}")))
+    }
+    #[cfg(test)]
+    fn shape() -> Value {
+        "int".into()
+    }
+}
+
+impl Datum for bool {
+    const MIN_BYTES: usize = 1;
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(*self));
+    }
+    fn read(input: &mut &[u8]) -> Read<Self> {
+        match take(input, 1)? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            other => Err(Fault::new(format!("is neither false nor true but {other:?}"))),
+        }
+    }
+    fn json(&self) -> Value {
+        (*self).into()
+    }
+    fn parse_json(json: &Value) -> Read<Self> {
+        json.as_bool().ok_or_else(|| Fault::new(format!("wants true or false, has {json}")))
+    }
+    #[cfg(test)]
+    fn shape() -> Value {
+        "boolean".into()
+    }
+}
+
+impl Datum for String {
+    const MIN_BYTES: usize = 1;
+    fn write(&self, out: &mut Vec<u8>) {
+        write_long(self.len() as i64, out);
+        out.extend_from_slice(self.as_bytes());
+    }
+    fn read(input: &mut &[u8]) -> Read<Self> {
+        let length = read_length(input)?;
+        let text = std::str::from_utf8(take(input, length)?).map_err(|error| Fault::new(error.to_string()))?;
+        Ok(text.to_owned())
+    }
+    fn json(&self) -> Value {
+        self.as_str().into()
+    }
+    fn parse_json(json: &Value) -> Read<Self> {
+        json.as_str().map(str::to_owned).ok_or_else(|| Fault::new(format!("wants text, has {json}")))
+    }
+    #[cfg(test)]
+    fn shape() -> Value {
+        "string".into()
+    }
+}
+
+/// The union of null and `T`.
+impl<T: Datum> Datum for Option<T> {
+    const MIN_BYTES: usize = 1;
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            None => out.push(0),
+            Some(value) => {
+                out.push(2);
+                value.write(out);
+            }
+        }
+    }
+    fn read(input: &mut &[u8]) -> Read<Self> {
+        match read_long(input)? {
+            0 => Ok(None),
+            1 => T::read(input).map(Some),
+            branch => Err(Fault::new(format!("has branch {branch} of a union of 2"))),
+        }
+    }
+    fn json(&self) -> Value {
+        self.as_ref().map_or(Value::Null, Datum::json)
+    }
+    fn parse_json(json: &Value) -> Read<Self> {
+        if json.is_null() { Ok(None) } else { T::parse_json(json).map(Some) }
+    }
+    #[cfg(test)]
+    fn shape() -> Value {
+        serde_json::json!(["null", T::shape()])
+    }
+}
+
+/// An array: blocks of a count and that many elements, up to a count of 0. A negative count is followed by the block's
+/// size in bytes.
+impl<T: Datum> Datum for Vec<T> {
+    const MIN_BYTES: usize = 1;
+    fn write(&self, out: &mut Vec<u8>) {
+        if !self.is_empty() {
+            write_long(self.len() as i64, out);
+            for element in self {
+                element.write(out);
+            }
+        }
+        out.push(0);
+    }
+    fn read(input: &mut &[u8]) -> Read<Self> {
+        let mut elements = Vec::new();
+        loop {
+            let count = read_long(input)?;
+            if count == 0 {
+                return Ok(elements);
+            }
+            if count < 0 {
+                read_length(input)?;
+            }
+            let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+            if wanted > input.len() / T::MIN_BYTES {
+                return Err(Fault::new(format!("announces {wanted} elements, but {} bytes are left", input.len())));
+            }
+            elements.reserve(wanted);
+            for _ in 0..wanted {
+                elements.push(T::read(input).map_err(|fault| fault.at(elements.len()))?);
+            }
+        }
+    }
+    fn json(&self) -> Value {
+        self.iter().map(Datum::json).collect()
+    }
+    fn parse_json(json: &Value) -> Read<Self> {
+        let elements = json.as_array().ok_or_else(|| Fault::new(format!("wants an array, has {json}")))?;
+        let parse = |(position, element)| T::parse_json(element).map_err(|fault| fault.at(position));
+        elements.iter().enumerate().map(parse).collect()
+    }
+    #[cfg(test)]
+    fn shape() -> Value {
+        serde_json::json!({ "type": "array", "items": T::shape() })
+    }
+}
