@@ -563,7 +563,7 @@ fn lines_that_cannot_be_reserved_cancel_the_order() {
 
 #[test]
 fn a_state_has_a_deadline_exactly_if_it_is_not_final() {
-    for status in OrderStatus::ALL {
+    for status in OrderStatus::ALL.iter().copied() {
         for until in [None, Some(7)] {
             let order = OrderEvent { status, until, ..nothing_known("o") };
             let ends = matches!(status, OrderStatus::Completed | OrderStatus::Cancelled);
