@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use millrace_runtime::{Change, Failure, Fold, Record, Step, TableDefinition};
-use millrace_schemas::{AvroRecord, Codec, DecodeError};
+use millrace_schemas::{AvroRecord, Codec, DecodeError, murmur2_partition};
 
 /// The codec, in the words of processors.
 #[derive(Clone)]
@@ -97,6 +97,19 @@ pub(crate) fn key_is(record: &Record<'_>, id: &str) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::poison(format!("a record of {id:?} on {} under the key {key:?}", record.topic)))
+    }
+}
+
+/// Holds a key against the partition it stands on: what is emitted under it must land where its state is.
+///
+/// # Errors
+/// [`Failure::Poison`] when somebody wrote it with another partitioner.
+pub(crate) fn owned(step: &Step<'_>, key: &str, partitions: i32) -> Result<(), Failure> {
+    let owner = murmur2_partition(key.as_bytes(), partitions);
+    if owner == step.partition() {
+        Ok(())
+    } else {
+        Err(Failure::poison(format!("{key:?} belongs to partition {owner}, but stands on {}", step.partition())))
     }
 }
 

@@ -16,6 +16,7 @@ mod payments;
 mod stock;
 mod writer;
 
+pub mod provider;
 pub mod topics;
 
 pub use codec::{AvroRecord, Codec, decode_json, encode_json};
