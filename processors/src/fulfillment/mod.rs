@@ -29,10 +29,10 @@ use millrace_runtime::{
 };
 use millrace_schemas::{
     AvroRecord, CancelRequested, Codec, OrderAccepted, OrderEvent, PaymentEvent, ShipmentUpdate, StockEvent,
-    StockEventKind, murmur2_partition, topics,
+    StockEventKind, topics,
 };
 
-use crate::wire::{Table, Wire, datum, key_is};
+use crate::wire::{Table, Wire, datum, key_is, owned};
 use decide::{Input, Policy, needs_accepted};
 use lines::Accepted;
 
@@ -158,10 +158,7 @@ impl Processor for Fulfillment {
 
 impl Fulfillment {
     fn apply(&self, id: &str, input: Input<'_>, step: &mut Step<'_>) -> Outcome {
-        let owner = murmur2_partition(id.as_bytes(), self.partitions);
-        if owner != step.partition() {
-            return Err(Failure::poison(format!("order {id} belongs to partition {owner}, not {}", step.partition())));
-        }
+        owned(step, id, self.partitions)?;
         let order = self.orders.get(step, id)?;
         let accepted =
             if needs_accepted(order.as_ref(), input) { self.lines.get(step, id)?.map(Accepted::from) } else { None };

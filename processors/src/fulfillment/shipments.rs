@@ -95,8 +95,7 @@ fn applied_id(word: Word, shipment_id: &str) -> String {
 
 /// An order is delivered when its last shipment is. The word on an earlier one changes nothing.
 pub(super) fn on_delivered(mut turn: Turn<'_>, update: &ShipmentUpdate) -> Result<Decision, String> {
-    let shipments = turn.order.shipments.iter();
-    let last = shipments.filter(|id| !id.ends_with(SHORT_MARK)).next_back() == Some(&update.shipment_id);
+    let last = turn.order.shipments.iter().rfind(|id| !id.ends_with(SHORT_MARK)) == Some(&update.shipment_id);
     let earlier = !last && turn.order.shipments.contains(&update.shipment_id);
     match turn.order.status {
         OrderStatus::PartiallyShipped if last && !turn.order.delivered => {

@@ -38,26 +38,26 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn reserve(&mut self, place: usize, lines: Vec<StockLine>) {
-        self.to_stock(place, StockCommandKind::Reserve, String::new(), lines);
+        self.tell_stock(place, StockCommandKind::Reserve, String::new(), lines);
     }
 
     pub(super) fn ship(&mut self, place: usize, shipment_id: &str, lines: Vec<StockLine>) {
-        self.to_stock(place, StockCommandKind::Ship, shipment_id.to_owned(), lines);
+        self.tell_stock(place, StockCommandKind::Ship, shipment_id.to_owned(), lines);
     }
 
     /// Lets go what is still held of a group.
     pub(super) fn release(&mut self, place: usize) {
         self.order.groups[place].state = GroupState::Releasing;
-        self.to_stock(place, StockCommandKind::Release, String::new(), Vec::new());
+        self.tell_stock(place, StockCommandKind::Release, String::new(), Vec::new());
     }
 
-    fn to_stock(&mut self, place: usize, kind: StockCommandKind, command_id: String, lines: Vec<StockLine>) {
+    fn tell_stock(&mut self, place: usize, kind: StockCommandKind, command_id: String, lines: Vec<StockLine>) {
         let attempt = self.order.groups[place].attempt;
         let order_id = self.order.order_id.clone();
         self.stock.push((place, StockCommand { order_id, attempt, kind, command_id, lines, at: self.now }));
     }
 
-    fn to_payment(&mut self, kind: PaymentCommandKind, minor: Option<i64>, reason: &str) {
+    fn tell_payment(&mut self, kind: PaymentCommandKind, minor: Option<i64>, reason: &str) {
         let currency = self.order.total.as_ref().map_or_else(String::new, |total| total.currency.clone());
         self.payment = Some(PaymentCommand {
             order_id: self.order.order_id.clone(),
@@ -72,8 +72,8 @@ impl<'a> Turn<'a> {
     pub(super) fn give_money_back(&mut self, reason: &str) {
         match money(self.order.payment) {
             Money::Unheard | Money::Gone => {}
-            Money::Asked | Money::Held => self.to_payment(PaymentCommandKind::Void, None, reason),
-            Money::Taken => self.to_payment(PaymentCommandKind::Refund, Some(self.order.captured_minor), reason),
+            Money::Asked | Money::Held => self.tell_payment(PaymentCommandKind::Void, None, reason),
+            Money::Taken => self.tell_payment(PaymentCommandKind::Refund, Some(self.order.captured_minor), reason),
         }
     }
 
@@ -82,11 +82,11 @@ impl<'a> Turn<'a> {
         let total = self.order.total.as_ref().map_or(i64::MAX, |total| total.minor);
         let due = self.order.shipped_minor.min(total);
         match money(self.order.payment) {
-            Money::Held if due > 0 => self.to_payment(PaymentCommandKind::Capture, Some(due), "shipped"),
-            Money::Held => self.to_payment(PaymentCommandKind::Void, None, "what has shipped costs nothing"),
+            Money::Held if due > 0 => self.tell_payment(PaymentCommandKind::Capture, Some(due), "shipped"),
+            Money::Held => self.tell_payment(PaymentCommandKind::Void, None, "what has shipped costs nothing"),
             Money::Taken if self.order.captured_minor > due && self.from != self.order.status => {
                 let over = self.order.captured_minor - due;
-                self.to_payment(PaymentCommandKind::Refund, Some(over), "more was captured than shipped");
+                self.tell_payment(PaymentCommandKind::Refund, Some(over), "more was captured than shipped");
             }
             Money::Unheard | Money::Asked | Money::Taken | Money::Gone => {}
         }

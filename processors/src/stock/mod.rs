@@ -16,11 +16,9 @@ use std::sync::Arc;
 use millrace_runtime::{
     Due, Failure, Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition, TaskContext,
 };
-use millrace_schemas::{
-    AdjustmentKind, Codec, StockAdjustment, StockCommand, StockEvent, StockLevel, murmur2_partition, topics,
-};
+use millrace_schemas::{AdjustmentKind, Codec, StockAdjustment, StockCommand, StockEvent, StockLevel, topics};
 
-use crate::wire::{Table, Wire, key, key_is};
+use crate::wire::{Table, Wire, key, key_is, owned};
 use state::{adjusted, available, empty_level, moved};
 
 const LEVELS: usize = 0;
@@ -79,9 +77,9 @@ impl Processor for Stock {
 impl Stock {
     fn command(&self, record: &Record<'_>, step: &mut Step<'_>) -> Outcome {
         let command: StockCommand = self.wire.read(record)?;
-        self.owns(key(record)?, step)?;
+        owned(step, key(record)?, self.partitions)?;
         for line in &command.lines {
-            self.owns(&line.sku, step)?;
+            owned(step, &line.sku, self.partitions)?;
         }
         if command.order_id.is_empty() {
             return Err(Failure::poison("a stock command that names no order"));
@@ -134,7 +132,7 @@ impl Stock {
     fn adjustment(&self, record: &Record<'_>, step: &mut Step<'_>) -> Outcome {
         let adjustment: StockAdjustment = self.wire.read(record)?;
         key_is(record, &adjustment.sku)?;
-        self.owns(&adjustment.sku, step)?;
+        owned(step, &adjustment.sku, self.partitions)?;
         if adjustment.adjustment_id.is_empty() {
             return Err(Failure::poison(format!("an adjustment of {} without an id", adjustment.sku)));
         }
@@ -159,16 +157,6 @@ impl Stock {
 
     fn emit_level(&self, step: &mut Step<'_>, level: &StockLevel) -> Outcome {
         self.wire.emit(step, topics::STOCK_LEVELS, &level.sku, level.cause.as_str(), level)
-    }
-
-    /// # Errors
-    /// [`Failure::Poison`] when this partition is not the one that owns the SKU.
-    fn owns(&self, sku: &str, step: &Step<'_>) -> Outcome {
-        let owner = murmur2_partition(sku.as_bytes(), self.partitions);
-        if owner == step.partition() {
-            return Ok(());
-        }
-        Err(Failure::poison(format!("{sku} belongs to stock partition {owner}, not {}", step.partition())))
     }
 }
 
