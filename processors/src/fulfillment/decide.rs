@@ -183,13 +183,17 @@ fn on_payment(mut turn: Turn<'_>, event: &PaymentEvent, accepted: Option<Accepte
     let before = money(turn.order.payment);
     let after = money(event.state);
     let status = turn.order.status;
-    // While nothing else is known, a payment that is only being asked for is payment's business.
-    if after <= before || (after == Money::Asked && status == OrderStatus::Unknown) {
+    // On the way to another state nothing is certain: what counts is what comes of it. And while nothing else is
+    // known, a payment that is only being asked for is payment's business.
+    let on_its_way = matches!(event.state, PaymentState::Capturing | PaymentState::Voiding | PaymentState::Refunding);
+    if on_its_way || after <= before || (after == Money::Asked && status == OrderStatus::Unknown) {
         return Decision::nothing(None);
     }
     turn.order.payment = event.state;
     turn.order.captured_minor = turn.order.captured_minor.max(event.captured_minor);
-    turn.order.total.get_or_insert_with(|| Amount { minor: event.requested_minor, currency: event.currency.clone() });
+    if turn.order.total.is_none() && !event.currency.is_empty() {
+        turn.order.total = Some(Amount { minor: event.requested_minor, currency: event.currency.clone() });
+    }
     if let Some(accepted) = &accepted {
         turn.knows(accepted);
     }
@@ -323,6 +327,7 @@ fn on_cancel(mut turn: Turn<'_>, request: &CancelRequested, accepted: Option<&Ac
                 turn.knows(accepted);
                 status = OrderStatus::AwaitingPayment;
             }
+            turn.give_money_back("cancelled"); // payment remembers it, whatever it knows of the order
             turn.finish(status, OrderEventKind::CancelRequested, &why())
         }
         OrderStatus::AwaitingOrder if turn.order.cancel_wanted => Decision::nothing(None),

@@ -1,19 +1,22 @@
-//! Fulfillment, the ledger and a payment in one loop, with records that arrive in any order the topics allow, repeated,
+//! Fulfillment, the ledger and payment in one loop with a provider that loses requests and answers, with records that arrive in any order the topics allow, repeated,
 //! and with cancels, shipments and expiries at any moment. However it goes, it must come to an end in which every order
 //! is final, nothing is reserved, and the money adds up.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use millrace_schemas::provider::{AUTHORIZATION_EXPIRED, ProviderResponse};
 use millrace_schemas::{
-    CancelRequested, OrderAccepted, OrderEvent, OrderEventKind, OrderStatus, PaymentCommand, PaymentCommandKind,
-    PaymentEvent, PaymentState, ShipmentUpdate, ShipmentUpdateKind, StockCommand, StockEvent, murmur2_partition,
+    CancelRequested, DeclineKind, OpenCall, OrderAccepted, OrderEvent, OrderEventKind, OrderStatus, PaymentCommand,
+    PaymentEvent, PaymentState, ProviderOperation, ShipmentUpdate, ShipmentUpdateKind, StockCommand, StockEvent,
+    murmur2_partition,
 };
 use proptest::prelude::*;
 
 use super::decide::{Input, decide, needs_accepted};
 use super::lines::Accepted;
 use super::state::{deadline, is_final};
-use super::tests::{POLICY, cancel_of, order_of, paid, word_of};
+use super::tests::{POLICY, cancel_of, order_of, word_of};
+use crate::payment;
 use crate::stock::state::available;
 use crate::stock::tests::Ledger;
 
@@ -37,8 +40,8 @@ impl Dice {
 enum Record {
     AcceptedToPayment,
     AcceptedToFulfillment,
-    /// The provider approves, declines or lets the authorization expire.
-    Provider(PaymentState),
+    /// The payment's state calls for this request to the provider.
+    Call(OpenCall),
     PaymentCommand(PaymentCommand),
     PaymentEvent(PaymentEvent),
     StockCommand(i32, StockCommand),
@@ -47,50 +50,76 @@ enum Record {
     Shipment(ShipmentUpdate),
 }
 
-/// The one payment of an order, as the payment processor keeps it, in short.
+/// A provider that keeps its word about idempotency keys, loses requests and answers, and knows what really happened.
+#[derive(Default)]
+struct Provider {
+    outcomes: BTreeMap<String, ProviderResponse>,
+    accounts: BTreeMap<String, Account>,
+}
+
+/// The money of one order as the provider sees it, minor units.
 #[derive(Clone, Debug, Default)]
-struct Payment {
-    state: Option<PaymentState>,
-    requested: i64,
+struct Account {
     authorized: i64,
     captured: i64,
     voided: i64,
     refunded: i64,
-    void_wanted: bool,
+    expires: bool,
 }
 
-impl Payment {
-    fn events(&mut self, id: &str, states: &[PaymentState]) -> Vec<PaymentEvent> {
-        self.state = states.last().copied().or(self.state);
-        states.iter().map(|state| paid(id, *state, self.captured)).collect()
-    }
-
-    fn void(&mut self, id: &str, end: PaymentState) -> Vec<PaymentEvent> {
-        self.voided = self.authorized;
-        self.events(id, &[PaymentState::Voiding, end])
-    }
-
-    fn command(&mut self, id: &str, command: &PaymentCommand) -> Vec<PaymentEvent> {
-        let minor = command.amount.as_ref().map_or(0, |amount| amount.minor);
-        match (command.kind, self.state) {
-            (PaymentCommandKind::Void, Some(PaymentState::Authorizing)) => {
-                self.void_wanted = true;
-                Vec::new()
-            }
-            (PaymentCommandKind::Void, Some(PaymentState::Authorized)) => self.void(id, PaymentState::Voided),
-            (PaymentCommandKind::Capture, Some(PaymentState::Authorized)) => {
-                assert!(0 < minor && minor <= self.authorized);
-                let first = self.events(id, &[PaymentState::Capturing]);
-                self.captured = minor;
-                self.voided = self.authorized - minor;
-                first.into_iter().chain(self.events(id, &[PaymentState::Captured])).collect()
-            }
-            (PaymentCommandKind::Refund, Some(PaymentState::Captured)) => {
-                self.refunded = minor;
-                self.events(id, &[PaymentState::Refunding, PaymentState::Refunded])
-            }
-            _ => Vec::new(),
+impl Provider {
+    fn answer(&mut self, order: &str, call: &OpenCall, dice: &mut Dice) -> ProviderResponse {
+        let lost = |detail: &str| ProviderResponse::Unknown { detail: detail.to_owned() };
+        if dice.percent(10) {
+            return lost("the request was lost");
         }
+        let known = self.outcomes.get(&call.idempotency_key).cloned();
+        let outcome = match known {
+            Some(outcome) => outcome,
+            None if call.ask => ProviderResponse::NotFound,
+            None => {
+                let outcome = self.act(order, call, dice);
+                self.outcomes.insert(call.idempotency_key.clone(), outcome.clone());
+                outcome
+            }
+        };
+        if dice.percent(10) { lost("the answer was lost") } else { outcome }
+    }
+
+    fn act(&mut self, order: &str, call: &OpenCall, dice: &mut Dice) -> ProviderResponse {
+        let account = self.accounts.entry(order.to_owned()).or_default();
+        let live = account.authorized - account.captured - account.voided;
+        let declined = |kind, code: &str| ProviderResponse::Declined { kind, code: code.to_owned() };
+        match call.operation {
+            ProviderOperation::Authorize => {
+                if dice.percent(15) {
+                    let kind = if dice.percent(50) { DeclineKind::Soft } else { DeclineKind::Hard };
+                    return declined(kind, "no");
+                }
+                assert_eq!(account.authorized, 0, "{order}: two authorizations");
+                account.authorized = call.amount_minor;
+                account.expires = dice.percent(5);
+            }
+            ProviderOperation::Capture if account.expires => {
+                account.voided = live;
+                return declined(DeclineKind::Hard, AUTHORIZATION_EXPIRED);
+            }
+            ProviderOperation::Capture => {
+                assert!(account.captured == 0 && call.amount_minor <= live, "{order}: {account:?}");
+                account.captured = call.amount_minor;
+                account.voided = live - call.amount_minor;
+            }
+            ProviderOperation::Void => {
+                assert!(live > 0, "{order}: nothing to void, {account:?}");
+                account.voided += live;
+            }
+            ProviderOperation::Refund => {
+                account.refunded += call.amount_minor;
+                assert!(account.refunded <= account.captured, "{order}: {account:?}");
+            }
+            ProviderOperation::Unknown => panic!("not asked for"),
+        }
+        ProviderResponse::Approved { reference: "ref".to_owned(), amount_minor: call.amount_minor }
     }
 }
 
@@ -102,11 +131,12 @@ struct World {
     /// Which accepted orders fulfillment has read.
     read: BTreeMap<String, OrderAccepted>,
     orders: BTreeMap<String, OrderEvent>,
-    payments: BTreeMap<String, Payment>,
+    payments: BTreeMap<String, PaymentEvent>,
+    payment_policy: payment::Policy,
+    provider: Provider,
     ledgers: Vec<Ledger>,
     /// Records on their way, by topic, key and producer: within one of these in order, among them in any.
     queues: BTreeMap<String, VecDeque<Record>>,
-    expiring: bool,
 }
 
 const SKUS: [&str; 8] = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"];
@@ -119,7 +149,12 @@ impl World {
             let units = i64::try_from(dice.below(12)).unwrap();
             owner(&mut ledgers, sku).adjust(millrace_schemas::AdjustmentKind::Opening, sku, units).unwrap();
         }
-        let expiring = dice.percent(50);
+        let payment_policy = payment::Policy {
+            provider_ask_ms: 2_000,
+            provider_tries_max: 5,
+            // In every second world authorizations end long before shipping does.
+            authorization_valid_ms: if dice.percent(50) { 3_600_000 } else { 518_400_000 },
+        };
         let mut world = Self {
             dice,
             now: 1_000,
@@ -127,9 +162,10 @@ impl World {
             read: BTreeMap::new(),
             orders: BTreeMap::new(),
             payments: BTreeMap::new(),
+            payment_policy,
+            provider: Provider::default(),
             ledgers,
             queues: BTreeMap::new(),
-            expiring,
         };
         for n in 0..=world.dice.below(6) {
             let id = format!("o{n}");
@@ -152,6 +188,9 @@ impl World {
                 world.put(&format!("orders.cancel-requested {id}"), Record::Cancel(cancel_of(&id)));
             }
         }
+        if world.dice.percent(10) {
+            world.put("orders.cancel-requested stranger", Record::Cancel(cancel_of("stranger")));
+        }
         world
     }
 
@@ -170,47 +209,20 @@ impl World {
         if roll >= 8 {
             queue.pop_front();
         }
-        if (8..12).contains(&roll) && !matches!(record, Record::Provider(_)) {
+        if (8..12).contains(&roll) {
             queue.push_back(record.clone()); // once more, late
         }
         match record {
             Record::AcceptedToPayment => {
-                let requested = self.accepted[&id].total.minor;
-                let payment = self.payments.entry(id.clone()).or_default();
-                if payment.state.is_none() {
-                    payment.requested = requested;
-                    let events = payment.events(&id, &[PaymentState::Authorizing]);
-                    let declined = self.dice.percent(15);
-                    let outcome = if declined { PaymentState::Declined } else { PaymentState::Authorized };
-                    self.put(&format!("provider {id}"), Record::Provider(outcome));
-                    if self.expiring && self.dice.percent(30) {
-                        self.put(&format!("provider {id}"), Record::Provider(PaymentState::Expired));
-                    }
-                    self.publish(&id, events);
+                let order = self.accepted[&id].clone();
+                self.pay(&id, payment::Input::Accepted(&order));
+            }
+            Record::PaymentCommand(command) => self.pay(&id, payment::Input::Command(&command)),
+            Record::Call(call) => {
+                let response = self.provider.answer(&id, &call, &mut self.dice);
+                if self.payments.get(&id).and_then(payment::open_call) == Some(&call) {
+                    self.pay(&id, payment::Input::Answer(&response));
                 }
-            }
-            Record::Provider(outcome) => {
-                let payment = self.payments.get_mut(&id).unwrap();
-                let events = match (payment.state.unwrap(), outcome) {
-                    (PaymentState::Authorizing, PaymentState::Authorized) => {
-                        payment.authorized = payment.requested;
-                        let mut events = payment.events(&id, &[PaymentState::Authorized]);
-                        if payment.void_wanted {
-                            events.extend(payment.void(&id, PaymentState::Voided));
-                        }
-                        events
-                    }
-                    (PaymentState::Authorizing, PaymentState::Declined) => {
-                        payment.events(&id, &[PaymentState::Declined])
-                    }
-                    (PaymentState::Authorized, PaymentState::Expired) => payment.void(&id, PaymentState::Expired),
-                    _ => Vec::new(),
-                };
-                self.publish(&id, events);
-            }
-            Record::PaymentCommand(command) => {
-                let events = self.payments.entry(id.clone()).or_default().command(&id, &command);
-                self.publish(&id, events);
             }
             Record::StockCommand(partition, command) => {
                 let ledger = &mut self.ledgers[usize::try_from(partition).unwrap()];
@@ -243,10 +255,15 @@ impl World {
         }
     }
 
-    fn publish(&mut self, id: &str, events: Vec<PaymentEvent>) {
-        for event in events {
-            self.put(&format!("payments.events {id}"), Record::PaymentEvent(event));
+    fn pay(&mut self, id: &str, input: payment::Input<'_>) {
+        let Some(next) = payment::decide(self.payments.get(id), input, self.now, &self.payment_policy).unwrap() else {
+            return;
+        };
+        if let Some(call) = payment::open_call(&next) {
+            self.put(&format!("provider {id}"), Record::Call(call.clone()));
         }
+        self.put(&format!("payments.events {id}"), Record::PaymentEvent(next.clone()));
+        self.payments.insert(id.to_owned(), next);
     }
 
     fn fulfill(&mut self, id: &str, input: Input<'_>) {
@@ -297,10 +314,15 @@ impl World {
     }
 
     fn time_out(&mut self) -> bool {
-        let due = self.orders.iter().filter_map(|(id, order)| deadline(order).map(|at| (at, id.clone()))).min();
-        let Some((at, id)) = due else { return false };
+        let orders = self.orders.iter().filter_map(|(id, order)| deadline(order).map(|at| (at, false, id.clone())));
+        let payments = self.payments.iter().filter_map(|(id, p)| payment::deadline(p).map(|at| (at, true, id.clone())));
+        let Some((at, of_payment, id)) = orders.chain(payments).min() else { return false };
         self.now = self.now.max(at);
-        self.fulfill(&id, Input::Deadline);
+        if of_payment {
+            self.pay(&id, payment::Input::Deadline);
+        } else {
+            self.fulfill(&id, Input::Deadline);
+        }
         true
     }
 
@@ -321,19 +343,26 @@ impl World {
 
     fn audit(&self) {
         let mut shipped: BTreeMap<&str, i64> = BTreeMap::new();
+        for id in self.accepted.keys() {
+            assert!(self.payments.contains_key(id) && self.orders.contains_key(id), "{id} was lost");
+        }
         for (id, payment) in &self.payments {
             let order = self.orders.get(id).unwrap_or_else(|| panic!("{id} was paid for and is not known"));
+            let money =
+                (payment.authorized_minor, payment.captured_minor, payment.voided_minor, payment.refunded_minor);
+            let truth = self.provider.accounts.get(id).cloned().unwrap_or_default();
+            assert_eq!(money, (truth.authorized, truth.captured, truth.voided, truth.refunded), "{id}: {payment:?}");
+            assert_eq!(payment.captured_minor + payment.voided_minor, payment.authorized_minor, "{id}: {payment:?}");
+            assert_eq!((payment.until, &payment.call), (None, &None), "{id}: {payment:?}");
             assert!(is_final(order.status), "{order:?}");
-            assert_eq!(payment.captured + payment.voided, payment.authorized, "{id}: {payment:?}");
-            assert_eq!(order.captured_minor, payment.captured, "{id}");
+            assert_eq!(order.captured_minor, payment.captured_minor, "{id}");
             match order.status {
-                OrderStatus::Cancelled => assert_eq!((payment.captured, order.shipped_minor), (0, 0), "{id}"),
-                _ if payment.state == Some(PaymentState::Expired) => assert_eq!(payment.captured, 0),
-                _ => assert_eq!((payment.captured, payment.refunded), (order.shipped_minor, 0), "{id}: {payment:?}"),
+                OrderStatus::Cancelled => assert_eq!((payment.captured_minor, order.shipped_minor), (0, 0), "{id}"),
+                _ if payment.state == PaymentState::Expired => assert_eq!(payment.captured_minor, 0),
+                _ => assert_eq!((payment.captured_minor, payment.refunded_minor), (order.shipped_minor, 0), "{id}"),
             }
             assert!(order.cancel_reason.is_some() || order.status == OrderStatus::Completed);
         }
-        assert_eq!(self.payments.len(), self.accepted.len(), "every accepted order was paid for or declined");
         for ledger in &self.ledgers {
             ledger.check();
             for level in ledger.levels.values() {

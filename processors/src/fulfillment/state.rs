@@ -216,8 +216,7 @@ pub enum Money {
     Gone,
 }
 
-/// What a payment's state says of the money. States on the way to another (capturing, voiding, refunding) say nothing
-/// new: what counts is what came of it.
+/// What a payment's state says of the money.
 #[must_use]
 pub fn money(payment: PaymentState) -> Money {
     match payment {

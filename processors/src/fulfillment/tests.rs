@@ -325,7 +325,7 @@ fn one_group_short_releases_the_others_voids_and_cancels() {
 #[test]
 fn a_cancel_before_payment_voids_once_authorized() {
     let mut case = Case::accepted(&[(A, 1)]);
-    case.cancel();
+    assert_eq!(payment(&case.cancel()), Some((PaymentCommandKind::Void, None)));
     assert_eq!((case.status(), case.order().waits_for), (OrderStatus::AwaitingPayment, WaitsFor::Payment));
     assert_eq!(case.cancel().event, None);
     assert_eq!(payment(&case.pay(PaymentState::Authorizing)), Some((PaymentCommandKind::Void, None)));
@@ -334,6 +334,23 @@ fn a_cancel_before_payment_voids_once_authorized() {
     case.pay(PaymentState::Voided);
     assert_eq!((case.status(), case.order().cancel_reason), (OrderStatus::Cancelled, Some(CancelReason::Customer)));
     assert!(case.order().groups.is_empty());
+}
+
+#[test]
+fn a_cancel_that_payment_hears_before_the_order_never_touches_the_card() {
+    let mut case = Case::nothing();
+    assert_eq!(payment(&case.cancel()), Some((PaymentCommandKind::Void, None)));
+    case.pay(PaymentState::Voided);
+    assert_eq!((case.status(), case.order().cancel_reason), (OrderStatus::Cancelled, Some(CancelReason::Customer)));
+}
+
+#[test]
+fn a_payment_on_its_way_moves_nothing() {
+    for state in [PaymentState::Capturing, PaymentState::Voiding, PaymentState::Refunding] {
+        for mut case in [Case::accepted(&[(A, 1)]), Case::reserving(&[(A, 1)]), Case::confirmed(&[(A, 1)])] {
+            assert_eq!(case.pay(state).event, None, "{state:?}");
+        }
+    }
 }
 
 #[test]

@@ -68,11 +68,11 @@ impl<'a> Turn<'a> {
         });
     }
 
-    /// Void or refund, whichever the money calls for; nothing where there is none.
+    /// Void or refund, whichever the money calls for; nothing where it is gone already.
     pub(super) fn give_money_back(&mut self, reason: &str) {
         match money(self.order.payment) {
-            Money::Unheard | Money::Gone => {}
-            Money::Asked | Money::Held => self.tell_payment(PaymentCommandKind::Void, None, reason),
+            Money::Gone => {}
+            Money::Unheard | Money::Asked | Money::Held => self.tell_payment(PaymentCommandKind::Void, None, reason),
             Money::Taken => self.tell_payment(PaymentCommandKind::Refund, Some(self.order.captured_minor), reason),
         }
     }
