@@ -1,0 +1,264 @@
+//! What the client library tells a thread out of turn: rebalances, errors, log lines, delivery reports, statistics.
+//! Only writes it down; what follows from it is decided where it is read.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crossbeam_channel::Sender;
+use rdkafka::ClientContext;
+use rdkafka::TopicPartitionList;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{NoCustomPartitioner, ProducerContext};
+use rdkafka::types::RDKafkaRespErr;
+
+/// A rebalance that waits for the engine's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rebalance {
+    Assigned(Vec<i32>),
+    Revoked(Vec<i32>),
+    Lost(Vec<i32>),
+}
+
+/// A group member's.
+pub(super) struct GroupContext {
+    group: String,
+    /// Set before the consumer is dropped: from then on rebalances are answered here.
+    closing: AtomicBool,
+    waiting: Mutex<VecDeque<Rebalance>>,
+    wake: Sender<()>,
+}
+
+impl GroupContext {
+    pub(super) fn new(group: String, wake: Sender<()>) -> Self {
+        Self { group, closing: AtomicBool::new(false), waiting: Mutex::default(), wake }
+    }
+
+    pub(super) fn take(&self) -> Option<Rebalance> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    fn hold(&self, rebalance: Rebalance) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
+        let _ = self.wake.try_send(());
+    }
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_line(&self.group, level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(group = self.group, %error, reason, "kafka client error");
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    /// Writes an assignment or revocation down for the engine to answer. An empty one carries nothing and is answered
+    /// at once, as is everything while the consumer closes.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
+        let closing = self.closing.load(Ordering::SeqCst);
+        let answered = match what {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if closing || numbers.is_empty() => {
+                consumer.incremental_assign(&TopicPartitionList::new())
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.hold(Rebalance::Assigned(numbers));
+                Ok(())
+            }
+            _ if closing => consumer.assignment().and_then(|all| consumer.incremental_unassign(&all)),
+            _ if numbers.is_empty() => consumer.incremental_unassign(&TopicPartitionList::new()),
+            _ if consumer.assignment_lost() => {
+                self.hold(Rebalance::Lost(numbers));
+                Ok(())
+            }
+            _ => {
+                self.hold(Rebalance::Revoked(numbers));
+                Ok(())
+            }
+        };
+        if let Err(error) = answered {
+            tracing::error!(group = self.group, %error, "answering a rebalance failed");
+        }
+    }
+}
+
+/// Log lines and errors of a client that has nothing else to tell.
+pub(super) struct QuietContext(pub(super) &'static str);
+
+impl ClientContext for QuietContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_line(self.0, level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(client = self.0, %error, reason, "kafka client error");
+    }
+}
+
+impl ConsumerContext for QuietContext {}
+
+/// The producer's: where records landed, and every sign that a request may have been sent twice.
+pub(super) struct Deliveries {
+    /// One past the last record delivered, by slot; -1 for none in this transaction.
+    landed: Box<[AtomicI64]>,
+    /// A record was delivered, but the broker did not say where.
+    unplaced: AtomicBool,
+    failed: Mutex<Option<String>>,
+    troubles: AtomicU64,
+    end_transactions: AtomicU64,
+}
+
+#[derive(serde::Deserialize)]
+struct Statistics {
+    #[serde(default)]
+    brokers: HashMap<String, BrokerStatistics>,
+}
+
+#[derive(serde::Deserialize)]
+struct BrokerStatistics {
+    #[serde(default)]
+    req: HashMap<String, i64>,
+}
+
+impl Deliveries {
+    pub(super) fn new(slots: usize) -> Self {
+        Self {
+            landed: (0..slots).map(|_| AtomicI64::new(-1)).collect(),
+            unplaced: AtomicBool::new(false),
+            failed: Mutex::new(None),
+            troubles: AtomicU64::new(0),
+            end_transactions: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn reset(&self, slots: &[usize]) {
+        for slot in slots {
+            self.landed[*slot].store(-1, Ordering::Relaxed);
+        }
+        self.unplaced.store(false, Ordering::Relaxed);
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(super) fn landed(&self, slot: usize) -> i64 {
+        self.landed[slot].load(Ordering::Relaxed)
+    }
+
+    /// Why not every record of the transaction was delivered to a known place.
+    pub(super) fn failure(&self) -> Option<String> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        failed.or_else(|| {
+            self.unplaced
+                .load(Ordering::Relaxed)
+                .then(|| "a record was acknowledged as a repetition, without its offset".to_owned())
+        })
+    }
+
+    /// Errors and lines of the log that tell of a lost connection or a request that timed out, so far.
+    pub(super) fn troubles(&self) -> u64 {
+        self.troubles.load(Ordering::Relaxed)
+    }
+
+    /// EndTxn requests sent, by the latest statistics.
+    pub(super) fn end_transactions(&self) -> u64 {
+        self.end_transactions.load(Ordering::Relaxed)
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        if tells_of_lost_answer(facility) {
+            self.troubles.fetch_add(1, Ordering::Relaxed);
+        }
+        log_line("producer", level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.troubles.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(client = "producer", %error, reason, "kafka client error");
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        match serde_json::from_slice::<Statistics>(statistics) {
+            Ok(statistics) => {
+                let sent: i64 = statistics.brokers.values().filter_map(|broker| broker.req.get("EndTxn")).sum();
+                self.end_transactions.store(u64::try_from(sent).unwrap_or(0), Ordering::Relaxed);
+            }
+            Err(error) => tracing::warn!(%error, "the client's statistics cannot be read"),
+        }
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    /// The place of the record's partition among [`Deliveries::landed`].
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
+        match result {
+            Ok(message) if message.offset() >= 0 => {
+                self.landed[slot].fetch_max(message.offset() + 1, Ordering::Relaxed);
+            }
+            Ok(_) => self.unplaced.store(true, Ordering::Relaxed),
+            Err((error, message)) => {
+                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.get_or_insert_with(|| {
+                    format!("a record for {}-{} was not delivered: {error}", message.topic(), message.partition())
+                });
+            }
+        }
+    }
+}
+
+/// Facilities of librdkafka's log that tell of a connection lost or a request timed out.
+fn tells_of_lost_answer(facility: &str) -> bool {
+    matches!(facility, "FAIL" | "REQTMOUT" | "ERROR" | "PROTOERR")
+}
+
+/// Errors of single connections come and go; only what concerns the whole client is a warning.
+fn log_line(client: &str, level: RDKafkaLogLevel, facility: &str, line: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(client, facility, "{line}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(client, facility, "{line}"),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(client, facility, "{line}"),
+        RDKafkaLogLevel::Debug => tracing::debug!(client, facility, "{line}"),
+    }
+}
+
+/// Whether an error concerns a connection only, so that the client mends it by itself.
+pub(super) fn mends_itself(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::BrokerDestroy
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::WaitingForCoordinator
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::NotLeaderForPartition
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::PollExceeded
+            | RDKafkaErrorCode::RebalanceInProgress
+    )
+}

@@ -1,0 +1,466 @@
+//! One consumer group's member: rebalances held for the engine's answer, companion inputs kept with the leading one,
+//! positions kept so that nothing old is given after a rewind. Never commits: positions travel in transactions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use millrace_runtime::{
+    BrokerError, Event, Flow, Headers, InputRecord, Offset, SubTopologyId, TopicId, TopicPartition, Topology,
+};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+
+use super::context::{GroupContext, Rebalance, mends_itself};
+use super::errors::of_question;
+use super::raw;
+use crate::config::KafkaConfig;
+
+/// How long a question to the group's coordinator may take before the engine gets its turn again.
+const QUESTION: Duration = Duration::from_secs(5);
+/// How long a seek may take: it is local, unless the partition is only just starting.
+const SEEK: Duration = Duration::from_secs(5);
+
+/// A partition this member reads.
+struct Reader {
+    /// The next offset to give; records below it are left-overs of an earlier position.
+    next: Offset,
+    flow: Flow,
+    /// A record came while it was paused and was not given: the library believes it was.
+    skipped: bool,
+}
+
+pub(super) struct Group {
+    pub(super) id: SubTopologyId,
+    name: String,
+    inputs: Vec<TopicId>,
+    names: Vec<Arc<str>>,
+    consumer: Option<Arc<BaseConsumer<GroupContext>>>,
+    /// Partition numbers that the client library has been given.
+    started: BTreeSet<i32>,
+    readers: BTreeMap<TopicPartition, Reader>,
+    /// Partition numbers of a revocation that the engine has not released yet, and those it has.
+    unreleased: BTreeSet<i32>,
+    released: BTreeSet<i32>,
+    /// An assignment the engine has not accepted yet.
+    unanswered: bool,
+    /// Held back as a whole because the engine has no room.
+    held_back: bool,
+    stale: u64,
+}
+
+impl Group {
+    pub(super) fn join(
+        config: &KafkaConfig,
+        topology: &Topology,
+        id: SubTopologyId,
+        wake: Sender<()>,
+    ) -> Result<Self, BrokerError> {
+        let spec = topology.sub_topology(id);
+        let name = topology.group(id);
+        let fatal = |error: KafkaError| BrokerError::Fatal(format!("group {name}: {error}"));
+        let context = GroupContext::new(name.clone(), wake.clone());
+        let mut consumer: BaseConsumer<GroupContext> =
+            config.group_member(&name, &spec.name).create_with_context(context).map_err(fatal)?;
+        consumer.set_nonempty_callback(move || {
+            let _ = wake.try_send(());
+        });
+        let names: Vec<Arc<str>> = topology.topics.iter().map(|topic| topic.name.clone()).collect();
+        let leading = spec.inputs.first().copied();
+        let leading = leading.ok_or_else(|| BrokerError::Fatal(format!("group {name} has no input")))?;
+        consumer.subscribe(&[&names[usize::from(leading.0)]]).map_err(fatal)?;
+        Ok(Self {
+            id,
+            name: name.clone(),
+            inputs: spec.inputs.clone(),
+            names,
+            consumer: Some(Arc::new(consumer)),
+            started: BTreeSet::new(),
+            readers: BTreeMap::new(),
+            unreleased: BTreeSet::new(),
+            released: BTreeSet::new(),
+            unanswered: false,
+            held_back: false,
+            stale: 0,
+        })
+    }
+
+    /// Records of an earlier position that were dropped.
+    pub(super) fn stale(&self) -> u64 {
+        self.stale
+    }
+
+    fn consumer(&self) -> Result<&Arc<BaseConsumer<GroupContext>>, BrokerError> {
+        self.consumer.as_ref().ok_or_else(|| BrokerError::Fatal(format!("group {} is closed", self.name)))
+    }
+
+    fn name_of(&self, at: TopicPartition) -> &str {
+        &self.names[usize::from(at.topic.0)]
+    }
+
+    fn list<'a>(
+        &self,
+        positions: impl IntoIterator<Item = (&'a TopicPartition, Option<Offset>)>,
+    ) -> Result<TopicPartitionList, BrokerError> {
+        let mut list = TopicPartitionList::new();
+        for (at, offset) in positions {
+            let offset = offset.map_or(rdkafka::Offset::Invalid, rdkafka::Offset::Offset);
+            list.add_partition_offset(self.name_of(*at), at.partition, offset)
+                .map_err(|error| BrokerError::Fatal(format!("{}-{}: {error}", self.name_of(*at), at.partition)))?;
+        }
+        Ok(list)
+    }
+
+    /// Gives what waits: at most `most` records, then the rebalances behind them. Never blocks.
+    pub(super) fn poll(&mut self, most: usize, events: &mut Vec<Event>) -> Result<usize, BrokerError> {
+        let consumer = self.consumer()?.clone();
+        self.hold_back(&consumer, most == 0)?;
+        let mut batches: Vec<(TopicPartition, Vec<InputRecord>)> = Vec::new();
+        let (mut at, mut taken, mut error) = (usize::MAX, 0, None);
+        while taken < most.max(1) {
+            match consumer.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    if !batches.get(at).is_some_and(|(from, _)| self.is_at(*from, &message)) {
+                        let Some(from) = self.find(&message) else {
+                            continue;
+                        };
+                        at = batches.iter().position(|(other, _)| *other == from).unwrap_or_else(|| {
+                            batches.push((from, Vec::with_capacity(256)));
+                            batches.len() - 1
+                        });
+                    }
+                    let Some((from, records)) = batches.get_mut(at) else {
+                        continue;
+                    };
+                    if self.readers.get_mut(from).is_some_and(|reader| reader.take(message.offset())) {
+                        records.push(record_of(&message));
+                        taken += 1;
+                    } else {
+                        self.stale += 1;
+                    }
+                }
+                Some(Err(problem)) => {
+                    error = self.judge(&consumer, problem).err();
+                    if error.is_some() {
+                        break;
+                    }
+                }
+            }
+            if consumer.context().is_waiting() {
+                break;
+            }
+        }
+        let records = batches.into_iter().filter(|(_, records)| !records.is_empty());
+        events.extend(records.map(|(from, records)| Event::Records { sub_topology: self.id, from, records }));
+        while let Some(rebalance) = consumer.context().take() {
+            events.push(self.announce(rebalance));
+        }
+        error.map_or(Ok(taken), Err)
+    }
+
+    /// While the engine has no room, nothing is fetched, but the group is served.
+    fn hold_back(&mut self, consumer: &BaseConsumer<GroupContext>, hold: bool) -> Result<(), BrokerError> {
+        if hold == self.held_back {
+            return Ok(());
+        }
+        let open = self.readers.iter().filter(|(_, reader)| reader.flow == Flow::Open);
+        let list = self.list(open.map(|(at, _)| (at, None)))?;
+        if list.count() > 0 {
+            let done = if hold { consumer.pause(&list) } else { consumer.resume(&list) };
+            done.map_err(|error| BrokerError::Retry(format!("group {}: {error}", self.name)))?;
+        }
+        self.held_back = hold;
+        Ok(())
+    }
+
+    fn is_at(&self, at: TopicPartition, message: &BorrowedMessage<'_>) -> bool {
+        at.partition == message.partition() && self.name_of(at) == message.topic()
+    }
+
+    fn find(&self, message: &BorrowedMessage<'_>) -> Option<TopicPartition> {
+        let topic = self.inputs.iter().find(|topic| &*self.names[usize::from(topic.0)] == message.topic())?;
+        Some(TopicPartition { topic: *topic, partition: message.partition() })
+    }
+
+    fn announce(&mut self, rebalance: Rebalance) -> Event {
+        let sub_topology = self.id;
+        match rebalance {
+            Rebalance::Assigned(partitions) => {
+                self.unanswered = true;
+                Event::Assigned { sub_topology, partitions }
+            }
+            Rebalance::Revoked(partitions) => {
+                self.unreleased = partitions.iter().copied().collect();
+                Event::Revoked { sub_topology, partitions }
+            }
+            Rebalance::Lost(partitions) => {
+                self.unreleased = partitions.iter().copied().collect();
+                Event::Lost { sub_topology, partitions }
+            }
+        }
+    }
+
+    fn judge(&self, consumer: &BaseConsumer<GroupContext>, problem: KafkaError) -> Result<(), BrokerError> {
+        if let Some((code, reason)) = consumer.client().fatal_error() {
+            return Err(BrokerError::Fatal(format!("group {}: {reason} ({code}): is another process running under this instance's name?", self.name)));
+        }
+        match problem.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Err(BrokerError::Fatal(format!(
+                "group {}: {problem}: a committed position is outside its topic; records were deleted before they were read, or the topic was made anew",
+                self.name
+            ))),
+            Some(code) if mends_itself(code) => {
+                tracing::debug!(group = self.name, %problem, "passing trouble");
+                Ok(())
+            }
+            _ => Err(of_question(&format!("group {}", self.name), &problem)),
+        }
+    }
+
+    /// Asks every poll, also when the consumer gave no error: a fatal error is told once, then only kept.
+    pub(super) fn check(&self) -> Result<(), BrokerError> {
+        match self.consumer()?.client().fatal_error() {
+            None => Ok(()),
+            Some((code, reason)) => Err(BrokerError::Fatal(format!("group {}: {reason} ({code})", self.name))),
+        }
+    }
+
+    pub(super) fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, BrokerError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list = self.list(partitions.iter().map(|at| (at, None)))?;
+        let what = format!("committed offsets of group {}", self.name);
+        let found = self.consumer()?.committed_offsets(list, QUESTION).map_err(|error| of_question(&what, &error))?;
+        let found = found.checked(&what)?;
+        Ok(partitions
+            .iter()
+            .map(|at| found.get(&(self.name_of(*at).to_owned(), at.partition)).copied().flatten())
+            .collect())
+    }
+
+    pub(super) fn start(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
+        let consumer = self.consumer()?.clone();
+        let new: Vec<_> = positions.iter().filter(|(at, _)| !self.readers.contains_key(at)).copied().collect();
+        let list = self.list(new.iter().map(|(at, next)| (at, Some(*next))))?;
+        if list.count() > 0 || self.unanswered {
+            consumer
+                .incremental_assign(&list)
+                .map_err(|error| BrokerError::Retry(format!("group {}: assign: {error}", self.name)))?;
+            self.unanswered = false;
+        }
+        if list.count() > 0 {
+            consumer
+                .pause(&list)
+                .map_err(|error| BrokerError::Fatal(format!("group {}: pause: {error}", self.name)))?;
+        }
+        for (at, next) in new {
+            self.started.insert(at.partition);
+            self.readers.insert(at, Reader { next, flow: Flow::Paused, skipped: false });
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_flow(&mut self, partitions: &[TopicPartition], flow: Flow) -> Result<(), BrokerError> {
+        let consumer = self.consumer()?.clone();
+        let changed: Vec<_> =
+            partitions.iter().filter(|at| self.readers.get(at).is_some_and(|r| r.flow != flow)).copied().collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        if flow == Flow::Open {
+            let skipped: Vec<_> = changed
+                .iter()
+                .filter_map(|at| self.readers.get(at).filter(|r| r.skipped).map(|r| (*at, r.next)))
+                .collect();
+            self.rewind(&skipped)?;
+        }
+        let list = self.list(changed.iter().map(|at| (at, None)))?;
+        if !self.held_back {
+            let done = match flow {
+                Flow::Open => consumer.resume(&list),
+                Flow::Paused => consumer.pause(&list),
+            };
+            done.map_err(|error| BrokerError::Retry(format!("group {}: {error}", self.name)))?;
+        }
+        for at in changed {
+            if let Some(reader) = self.readers.get_mut(&at) {
+                reader.flow = flow;
+            }
+        }
+        Ok(())
+    }
+
+    /// Seeks. A partition that is only just starting cannot be sought yet: that passes.
+    pub(super) fn rewind(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), BrokerError> {
+        let consumer = self.consumer()?.clone();
+        let mut left: Vec<_> = positions.iter().filter(|(at, _)| self.readers.contains_key(at)).copied().collect();
+        let since = Instant::now();
+        while !left.is_empty() {
+            let list = self.list(left.iter().map(|(at, next)| (at, Some(*next))))?;
+            let done = consumer
+                .seek_partitions(list, SEEK)
+                .map_err(|error| BrokerError::Retry(format!("group {}: {error}", self.name)))?;
+            let mut again = Vec::new();
+            for element in done.elements() {
+                let sought = left.iter().find(|(at, _)| {
+                    at.partition == element.partition() && self.name_of(*at) == element.topic()
+                });
+                let Some((at, next)) = sought.copied() else {
+                    continue;
+                };
+                match element.error() {
+                    Ok(()) => {
+                        if let Some(reader) = self.readers.get_mut(&at) {
+                            reader.next = next;
+                            reader.skipped = false;
+                        }
+                    }
+                    Err(error) if since.elapsed() < SEEK => {
+                        tracing::debug!(group = self.name, partition = at.partition, %error, "seek waits");
+                        again.push((at, next));
+                    }
+                    Err(error) => {
+                        return Err(BrokerError::Retry(format!(
+                            "{}-{}: seek: {error}",
+                            self.name_of(at),
+                            at.partition
+                        )));
+                    }
+                }
+            }
+            left = again;
+            if !left.is_empty() {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives partitions up. A revocation is answered in one piece, when all of it is released: the group must not see
+    /// some of its partitions as still owned.
+    pub(super) fn release(&mut self, partitions: &[i32]) -> Result<(), BrokerError> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let consumer = self.consumer()?.clone();
+        self.released.extend(partitions);
+        for partition in partitions {
+            self.unreleased.remove(partition);
+        }
+        if !self.unreleased.is_empty() {
+            return Ok(());
+        }
+        let gone: Vec<_> =
+            self.readers.keys().filter(|at| self.released.contains(&at.partition)).copied().collect();
+        let list = self.list(gone.iter().map(|at| (at, None)))?;
+        consumer
+            .incremental_unassign(&list)
+            .map_err(|error| BrokerError::Retry(format!("group {}: unassign: {error}", self.name)))?;
+        for at in gone {
+            self.readers.remove(&at);
+            self.started.remove(&at.partition);
+        }
+        self.released.clear();
+        self.unanswered = false;
+        Ok(())
+    }
+
+    /// Positions to commit and who commits them, taken afresh each time. Refused when the member is in no generation:
+    /// the broker would take such positions from anybody.
+    pub(super) fn positions(
+        &self,
+        offsets: &[(TopicPartition, Offset)],
+    ) -> Result<(TopicPartitionList, ConsumerGroupMetadata), BrokerError> {
+        let consumer = self.consumer()?;
+        let list = self.list(offsets.iter().map(|(at, next)| (at, Some(*next))))?;
+        let member = consumer.group_metadata();
+        let member = member.ok_or_else(|| BrokerError::Abort(format!("group {} has no metadata", self.name)))?;
+        // Asked after the metadata were taken: a member that had left by then has not come back, because the engine
+        // must release its partitions first.
+        if consumer.assignment_lost() || raw::generation(consumer) < 0 {
+            return Err(BrokerError::Abort(format!("group {}: the partitions are no longer this member's", self.name)));
+        }
+        Ok((list, member))
+    }
+
+    /// Takes the consumer out to be dropped elsewhere, answering what waits so that closing cannot hang on it.
+    pub(super) fn close(&mut self) -> Option<Arc<BaseConsumer<GroupContext>>> {
+        let consumer = self.consumer.take()?;
+        consumer.context().close();
+        let mut waits_assign = self.unanswered;
+        let mut waits_release = !self.unreleased.is_empty();
+        while let Some(rebalance) = consumer.context().take() {
+            match rebalance {
+                Rebalance::Assigned(_) => waits_assign = true,
+                Rebalance::Revoked(_) | Rebalance::Lost(_) => waits_release = true,
+            }
+        }
+        if waits_assign {
+            let _ = consumer.incremental_assign(&TopicPartitionList::new());
+        }
+        if waits_release {
+            let _ = consumer.assignment().and_then(|all| consumer.incremental_unassign(&all));
+        }
+        Some(consumer)
+    }
+}
+
+impl Reader {
+    /// Whether the record is the next one; if so, the position moves past it.
+    fn take(&mut self, offset: Offset) -> bool {
+        if offset < self.next {
+            return false;
+        }
+        if self.flow == Flow::Paused {
+            self.skipped = true;
+            return false;
+        }
+        self.next = offset + 1;
+        true
+    }
+}
+
+/// What the client library says of each partition, or the first error among them.
+trait Checked {
+    fn checked(
+        &self,
+        what: &str,
+    ) -> Result<BTreeMap<(String, i32), Option<Offset>>, BrokerError>;
+}
+
+impl Checked for TopicPartitionList {
+    fn checked(
+        &self,
+        what: &str,
+    ) -> Result<BTreeMap<(String, i32), Option<Offset>>, BrokerError> {
+        let mut found = BTreeMap::new();
+        for element in self.elements() {
+            element.error().map_err(|error| of_question(what, &error))?;
+            let offset = match element.offset() {
+                rdkafka::Offset::Offset(offset) => Some(offset),
+                _ => None,
+            };
+            found.insert((element.topic().to_owned(), element.partition()), offset);
+        }
+        Ok(found)
+    }
+}
+
+fn record_of(message: &BorrowedMessage<'_>) -> InputRecord {
+    let headers: Headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
+    });
+    InputRecord {
+        offset: message.offset(),
+        timestamp: message.timestamp().to_millis().unwrap_or(-1),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+    }
+}

@@ -1,0 +1,341 @@
+//! The engine's door to Kafka: one consumer per group, one reader outside any group, one transactional producer.
+//! Owns how the client library is called; never what a record means or when to commit.
+//!
+//! ## Decisions made here
+//!
+//! - **A rebalance is answered later.** The callback only writes it down ([`context`]); the engine answers with
+//!   `start` or `release`. librdkafka waits for that answer and keeps the member alive meanwhile. Empty ones are
+//!   answered at once.
+//! - **Companion inputs.** The group subscribes to its leading input only; `start` adds the same partitions of the
+//!   others to the assignment and `release` takes them away, so co-partitioned inputs sit together.
+//! - **Waiting on several consumers.** Each queue wakes the thread when it becomes non-empty; the wait is cut into
+//!   slices of at most [`SLICE`] in case a wake-up is missed. An idle thread does next to nothing.
+//! - **Draining.** `BaseProducer::flush` waits in steps of 100 ms; [`producer`] serves the queue itself until nothing
+//!   is in flight and only then commits, which then finds nothing to flush.
+//! - **A producer that may have repeated itself is replaced** before the next transaction ([`producer`]): librdkafka
+//!   repeats EndTxn after a lost answer with the same epoch, and a late repetition could end the next transaction.
+//!   Signs: an error or log line of a lost connection or time-out between begin and end of the call, an end that took
+//!   as long as a reconnection takes at least, and statistics that count more EndTxn requests than there were ends.
+//! - **Who fences whom.** The `transactional.id` is application, instance and thread. `Fenced` means that another
+//!   process of the same name started, or that the coordinator timed this one out; the thread ends and starts anew,
+//!   and the group's static membership lets only one of two namesakes live.
+//! - **Positions of a member in no generation are not sent.** The broker checks member and generation only where
+//!   there are any, so such positions would pass unfenced.
+//!
+//! ## Traps of the client library, and where each is answered
+//!
+//! Numbers as in the project's list of traps. Tests are in `tests/kafka_broker.rs` unless named otherwise.
+//!
+//! | # | trap | answer |
+//! | --- | --- | --- |
+//! | 1 | no epoch per transaction (KIP-890) | suspect producers are replaced (`producer::look_for_repetition`, `audit`); test `a_lost_connection_during_a_commit_replaces_the_producer` |
+//! | 2 | commit flushes first and fails as `Flush` | `errors::judge` aborts; unit test `a_failed_flush_aborts` |
+//! | 3 | abort waits for reports nobody serves | `producer::abort` drains before it aborts; test `an_abort_leaves_nothing` aborts with records in flight |
+//! | 4 | abort while a produce is in flight is fatal | the same drain; if it fails the producer is given up, not aborted |
+//! | 5 | default rebalance ignores errors | own callback, each result checked (`context`, `group`) |
+//! | 6 | rebalance runs inside poll | nothing blocks in it; the thread is the engine's own, never an async worker |
+//! | 7 | abort in revoke leaves kept partitions ahead | the engine rewinds every partition; `rewind` checks each seek; test `nothing_old_comes_after_a_rewind` |
+//! | 8 | lost assignment taken for revoked | asked in the callback, again before offsets are sent |
+//! | 9 | cooperative bugs below 2.12 | `connect` refuses an older library; test `partitions_sit_together_while_members_come_and_go` |
+//! | 10 | KIP-848 not ripe in this version | `group.protocol=classic`, cannot be overridden (`config`) |
+//! | 11 | drop hangs | every client is dropped on a thread of its own with a limit (`close_aside`, `close_old`); what waits for an answer is answered first |
+//! | 12 | a consumer stalls | not decided here: a client cannot tell a stall from an idle topic behind markers; lag in the metrics tells, and the operator restarts |
+//! | 13 | fatal error told once | `Group::check` asks every poll |
+//! | 14 | unsafe defaults | all set in `config`, overrides refused; unit test `safety_cannot_be_turned_off` |
+//! | 15 | offset is last + 1, fresh metadata | the engine gives next offsets; `Group::positions` takes metadata anew for each commit |
+//! | 16 | random `transactional.id` | derived from names that survive a restart (`config`) |
+//! | 17 | a stuck transaction holds readers up | 15 s time-out; delivery has the same limit |
+//! | 18 | hanging transactions | the broker's matter (verification is on by default since 3.6) |
+//! | 19 | ids and offsets expire | `auto.offset.reset=error`; the engine refuses state without offsets |
+//! | 20 | producer drop purges silently | a producer is dropped only after commit or abort, or when its transaction is given up |
+//! | 21 | old loss bugs | as 9 |
+//! | 22 | transactions quietly off | `begin` fails without `init_transactions`; test `a_commit_is_seen_whole` reads as committed |
+//! | 23 | restoring uncommitted, or to the wrong end | the follower reads committed; `bounds` gives the true end; tests `bounds_tell_the_true_end`, `following_goes_past_markers` |
+//! | 24 | hidden retries | as 1 |
+//! | 25 | old records after a seek | the library drops them by version, `Reader::take` by position; test as 7 |
+
+mod context;
+mod errors;
+mod follower;
+mod group;
+mod producer;
+mod raw;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use millrace_runtime::{
+    Bounds, Broker, BrokerError, Event, Flow, GroupOffsets, Landed, Offset, OutgoingRecord, SubTopologyId,
+    TopicPartition, Topology,
+};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+
+use self::context::QuietContext;
+use self::errors::of_question;
+use self::follower::Follower;
+use self::group::Group;
+pub use self::producer::Replacements;
+use self::producer::TransactionalProducer;
+use crate::config::KafkaConfig;
+
+/// Longest uninterrupted wait for a wake-up.
+const SLICE: Duration = Duration::from_millis(20);
+/// How long a question about a topic may take before the engine gets its turn again.
+const QUESTION: Duration = Duration::from_secs(5);
+/// How long clients may take to close before they are left behind.
+const CLOSE: Duration = Duration::from_secs(8);
+/// The first librdkafka without the cooperative assignor's bugs.
+const LIBRARY_LEAST: i32 = 0x020c_0000;
+
+/// [`Broker`] on a Kafka cluster, for one stream thread.
+pub struct KafkaBroker {
+    names: Vec<Arc<str>>,
+    groups: Vec<Group>,
+    follower: Follower,
+    bounds: Arc<BaseConsumer<QuietContext>>,
+    producer: TransactionalProducer,
+    wake: Receiver<()>,
+    /// Whose turn it is to be polled first.
+    turn: usize,
+}
+
+impl KafkaBroker {
+    /// Makes the clients of one stream thread, joins the groups of the sub-topologies and opens the producer, which
+    /// fences an earlier one of the same name.
+    ///
+    /// # Errors
+    /// [`BrokerError::Fatal`] for a configuration that cannot work; [`BrokerError::Retry`] when the cluster does not
+    /// answer.
+    pub fn connect(
+        config: &KafkaConfig,
+        topology: &Topology,
+        sub_topologies: &[SubTopologyId],
+    ) -> Result<Self, BrokerError> {
+        config.check().map_err(|error| BrokerError::Fatal(error.to_string()))?;
+        let (version, name) = rdkafka::util::get_rdkafka_version();
+        if version < LIBRARY_LEAST {
+            return Err(BrokerError::Fatal(format!("librdkafka {name} is too old, 2.12 is needed")));
+        }
+        let (waker, wake) = bounded(1);
+        let timeout = Duration::from_millis(config.transaction_timeout_ms.into());
+        let mut producer = TransactionalProducer::new(config.producer(&topology.application), topology, timeout);
+        // Before joining: whatever an earlier producer of this name left open is resolved before offsets are asked for.
+        producer.replace()?;
+        let groups = sub_topologies
+            .iter()
+            .map(|id| Group::join(config, topology, *id, waker.clone()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let follower = Follower::open(config, topology, waker)?;
+        let bounds: BaseConsumer<QuietContext> = config
+            .bounds()
+            .create_with_context(QuietContext("bounds"))
+            .map_err(|error| BrokerError::Fatal(format!("the reader of bounds cannot be made: {error}")))?;
+        Ok(Self {
+            names: topology.topics.iter().map(|topic| topic.name.clone()).collect(),
+            groups,
+            follower,
+            bounds: Arc::new(bounds),
+            producer,
+            wake,
+            turn: 0,
+        })
+    }
+
+    /// How often the producer was replaced, by cause.
+    #[must_use]
+    pub fn replacements(&self) -> Replacements {
+        self.producer.replacements()
+    }
+
+    /// Records of an earlier position that came after a rewind and were dropped.
+    #[must_use]
+    pub fn stale_records(&self) -> u64 {
+        self.groups.iter().map(Group::stale).sum()
+    }
+
+    fn group(&mut self, id: SubTopologyId) -> Result<&mut Group, BrokerError> {
+        let found = self.groups.iter_mut().find(|group| group.id == id);
+        found.ok_or_else(|| BrokerError::Fatal(format!("sub-topology {} is not hosted here", id.0)))
+    }
+
+    /// Everyone once, in turn.
+    fn poll_all(&mut self, most: usize, events: &mut Vec<Event>) -> Result<(), BrokerError> {
+        let readers = self.groups.len() + 1;
+        self.turn = (self.turn + 1) % readers;
+        let mut left = most;
+        for step in 0..readers {
+            let at = (self.turn + step) % readers;
+            let taken = match self.groups.get_mut(at) {
+                Some(group) => group.poll(left, events)?,
+                None => self.follower.poll(left, events)?,
+            };
+            left = left.saturating_sub(taken);
+        }
+        Ok(())
+    }
+
+    fn offsets_at(&self, partitions: &[TopicPartition], end: rdkafka::Offset) -> Result<Vec<Offset>, BrokerError> {
+        let mut list = TopicPartitionList::new();
+        for at in partitions {
+            let name = &self.names[usize::from(at.topic.0)];
+            list.add_partition_offset(name, at.partition, end)
+                .map_err(|error| BrokerError::Fatal(format!("{name}-{}: {error}", at.partition)))?;
+        }
+        let found =
+            self.bounds.offsets_for_times(list, QUESTION).map_err(|error| of_question("bounds of partitions", &error))?;
+        let mut offsets = BTreeMap::new();
+        for element in found.elements() {
+            let place = format!("bounds of {}-{}", element.topic(), element.partition());
+            element.error().map_err(|error| of_question(&place, &error))?;
+            let rdkafka::Offset::Offset(offset) = element.offset() else {
+                return Err(BrokerError::Retry(format!("{place}: no answer")));
+            };
+            offsets.insert((element.topic().to_owned(), element.partition()), offset);
+        }
+        partitions
+            .iter()
+            .map(|at| {
+                let name = self.names[usize::from(at.topic.0)].to_string();
+                let found = offsets.get(&(name, at.partition)).copied();
+                found.ok_or_else(|| BrokerError::Retry("bounds of partitions: not all were answered".into()))
+            })
+            .collect()
+    }
+}
+
+impl Broker for KafkaBroker {
+    fn poll(&mut self, wait: Duration, max_records: usize, events: &mut Vec<Event>) -> Result<(), BrokerError> {
+        let until = Instant::now() + wait;
+        self.producer.serve();
+        self.bounds.poll(Duration::ZERO);
+        for group in &self.groups {
+            group.check()?;
+        }
+        let before = events.len();
+        loop {
+            // A wake-up before this look at the queues is covered by it.
+            while self.wake.try_recv().is_ok() {}
+            self.poll_all(max_records, events)?;
+            let left = until.saturating_duration_since(Instant::now());
+            if events.len() > before || left.is_zero() {
+                return Ok(());
+            }
+            let _ = self.wake.recv_timeout(left.min(SLICE));
+        }
+    }
+
+    fn committed(
+        &mut self,
+        sub_topology: SubTopologyId,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<Offset>>, BrokerError> {
+        self.group(sub_topology)?.committed(partitions)
+    }
+
+    fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, BrokerError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut distinct = partitions.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let starts = self.offsets_at(&distinct, rdkafka::Offset::Beginning)?;
+        let ends = self.offsets_at(&distinct, rdkafka::Offset::End)?;
+        let found: BTreeMap<_, _> =
+            distinct.iter().zip(starts.iter().zip(&ends)).map(|(at, (start, end))| (*at, (*start, *end))).collect();
+        Ok(partitions.iter().map(|at| Bounds { start: found[at].0, end: found[at].1 }).collect())
+    }
+
+    fn start(
+        &mut self,
+        sub_topology: SubTopologyId,
+        positions: &[(TopicPartition, Offset)],
+    ) -> Result<(), BrokerError> {
+        self.group(sub_topology)?.start(positions)
+    }
+
+    fn set_flow(
+        &mut self,
+        sub_topology: SubTopologyId,
+        partitions: &[TopicPartition],
+        flow: Flow,
+    ) -> Result<(), BrokerError> {
+        self.group(sub_topology)?.set_flow(partitions, flow)
+    }
+
+    fn rewind(
+        &mut self,
+        sub_topology: SubTopologyId,
+        positions: &[(TopicPartition, Offset)],
+    ) -> Result<(), BrokerError> {
+        self.group(sub_topology)?.rewind(positions)
+    }
+
+    fn release(&mut self, sub_topology: SubTopologyId, partitions: &[i32]) -> Result<(), BrokerError> {
+        self.group(sub_topology)?.release(partitions)
+    }
+
+    fn follow(&mut self, partition: TopicPartition, from: Offset) -> Result<(), BrokerError> {
+        self.follower.follow(partition, from)
+    }
+
+    fn unfollow(&mut self, partition: TopicPartition) -> Result<(), BrokerError> {
+        self.follower.unfollow(partition)
+    }
+
+    fn begin(&mut self) -> Result<(), BrokerError> {
+        self.producer.begin()
+    }
+
+    fn send(&mut self, record: OutgoingRecord<'_>) -> Result<(), BrokerError> {
+        self.producer.send(record)
+    }
+
+    fn commit(&mut self, offsets: &[GroupOffsets]) -> Result<Landed, BrokerError> {
+        self.producer.deliver()?;
+        for group in offsets.iter().filter(|group| !group.offsets.is_empty()) {
+            let (list, member) = self.group(group.sub_topology)?.positions(&group.offsets)?;
+            self.producer.send_offsets(&list, &member)?;
+        }
+        self.producer.commit()
+    }
+
+    fn abort(&mut self) -> Result<(), BrokerError> {
+        self.producer.abort()
+    }
+
+    fn recreate(&mut self) -> Result<(), BrokerError> {
+        self.producer.recreate()
+    }
+}
+
+impl Drop for KafkaBroker {
+    /// Leaves the groups. All clients close at the same time; one that hangs is left behind.
+    fn drop(&mut self) {
+        let groups = self.groups.iter_mut().filter_map(Group::close).map(close_aside).collect::<Vec<_>>();
+        let follower = self.follower.close().map(close_aside);
+        let until = Instant::now() + CLOSE;
+        for closed in groups.into_iter().chain(follower) {
+            if closed.recv_deadline(until).is_err() {
+                tracing::error!("a consumer does not close; it is left behind");
+            }
+        }
+    }
+}
+
+/// Drops a client on a thread of its own; the answer comes when it is gone.
+fn close_aside<C: ConsumerContext + 'static>(client: Arc<BaseConsumer<C>>) -> Receiver<()> {
+    let (done, closed) = bounded(1);
+    let spawned = thread::Builder::new().name("close-consumer".into()).spawn(move || {
+        drop(client);
+        let _ = done.send(());
+    });
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread to close a consumer; it was closed here");
+    }
+    closed
+}

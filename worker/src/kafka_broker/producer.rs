@@ -1,0 +1,454 @@
+//! One transactional producer and its life: begin, send, commit, abort, replaced when it cannot be trusted. Owns the
+//! rule that a commit is reported only when it is known to have happened; never looks at groups or records.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use millrace_runtime::{BrokerError, Landed, OutgoingRecord, Topology, TopicId, TopicPartition};
+use rdkafka::ClientConfig;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+
+use super::context::Deliveries;
+use super::errors::{Verdict, judge, say};
+use crate::config::RECONNECT_BACKOFF_MS;
+
+/// Where a producer stands.
+///
+/// ```text
+/// Gone ──recreate──▶ Ready ──begin──▶ Open ──commit, abort──▶ Ready
+///   ▲                  │               │
+///   └── suspect, broken, fenced, outcome unknown ──┘
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// There is none, or one that must not be used: only `recreate` helps.
+    Gone,
+    Ready,
+    Open,
+}
+
+/// How long one call of a resumable function may block before it is resumed.
+const SLICE: Duration = Duration::from_millis(1_000);
+/// How long `init_transactions` may be resumed before the engine gets its turn again.
+const INIT_DEADLINE: Duration = Duration::from_secs(20);
+/// How long an abort may wait for records in flight before they are purged and the producer given up.
+const ABORT_DRAIN: Duration = Duration::from_secs(2);
+/// An end of a transaction that took this long may have been asked for twice: a lost connection costs at least three
+/// quarters of the reconnect back-off.
+const SLOW_END: Duration = Duration::from_millis(RECONNECT_BACKOFF_MS as u64 * 7 / 10);
+/// Old producers that may still be closing, at most.
+const CLOSING_MAX: usize = 4;
+
+/// Times this thread's producer was replaced, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replacements {
+    /// A commit or abort may have been sent twice.
+    pub suspect: u64,
+    /// The engine asked for it: an outcome was unknown.
+    pub asked: u64,
+}
+
+pub(super) struct TransactionalProducer {
+    config: ClientConfig,
+    names: Vec<Arc<str>>,
+    /// Place of each topic's partition 0 among the delivery slots.
+    bases: Vec<usize>,
+    slots: usize,
+    producer: Option<Arc<BaseProducer<Deliveries>>>,
+    state: State,
+    deadline: Duration,
+    /// Records sent in the open transaction, by slot, and which slots those are.
+    sent: Vec<u32>,
+    touched: Vec<usize>,
+    with_offsets: bool,
+    /// EndTxn requests this producer should have sent.
+    ended: u64,
+    suspect: Option<String>,
+    closing: Arc<AtomicUsize>,
+    replacements: Replacements,
+}
+
+impl TransactionalProducer {
+    pub(super) fn new(config: ClientConfig, topology: &Topology, transaction_timeout: Duration) -> Self {
+        let mut slots = 0;
+        let bases = topology
+            .topics
+            .iter()
+            .map(|topic| {
+                let base = slots;
+                slots += usize::try_from(topic.partitions).unwrap_or(0);
+                base
+            })
+            .collect();
+        Self {
+            config,
+            names: topology.topics.iter().map(|topic| topic.name.clone()).collect(),
+            bases,
+            slots,
+            producer: None,
+            state: State::Gone,
+            deadline: transaction_timeout,
+            sent: vec![0; slots],
+            touched: Vec::new(),
+            with_offsets: false,
+            ended: 0,
+            suspect: None,
+            closing: Arc::default(),
+            replacements: Replacements::default(),
+        }
+    }
+
+    pub(super) fn replacements(&self) -> Replacements {
+        self.replacements
+    }
+
+    /// Serves what waits: delivery reports, errors, statistics, log lines. Never blocks.
+    pub(super) fn serve(&self) {
+        if let Some(producer) = &self.producer {
+            for _ in 0..1_000 {
+                producer.poll(Duration::ZERO);
+                if producer.in_flight_count() == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(super) fn recreate(&mut self) -> Result<(), BrokerError> {
+        self.replacements.asked += 1;
+        self.replace()
+    }
+
+    /// Starts the first producer, or a new one in place of the old.
+    pub(super) fn replace(&mut self) -> Result<(), BrokerError> {
+        self.state = State::Gone;
+        self.suspect = None;
+        self.close_old()?;
+        let producer: BaseProducer<Deliveries> = self
+            .config
+            .create_with_context(Deliveries::new(self.slots))
+            .map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {error}")))?;
+        let producer = Arc::new(producer);
+        self.producer = Some(producer.clone());
+        self.forget_transaction();
+        self.ended = 0;
+        let since = Instant::now();
+        loop {
+            let result = producer.init_transactions(SLICE);
+            producer.poll(Duration::ZERO);
+            let Err(error) = result else {
+                self.state = State::Ready;
+                return Ok(());
+            };
+            let text = format!("init_transactions: {}", say(&error));
+            match judge(&error) {
+                Verdict::Refused => return Err(BrokerError::Fatal(text)),
+                Verdict::Fenced => return Err(BrokerError::Fenced(text)),
+                _ if since.elapsed() > INIT_DEADLINE => return Err(BrokerError::Retry(text)),
+                Verdict::Again => {}
+                Verdict::Abort | Verdict::Broken => return Err(BrokerError::Retry(text)),
+            }
+        }
+    }
+
+    /// Dropping a producer has been seen to hang, so a thread of its own does it; a few may hang, then it is fatal.
+    fn close_old(&mut self) -> Result<(), BrokerError> {
+        let Some(old) = self.producer.take() else {
+            return Ok(());
+        };
+        let since = Instant::now();
+        while self.closing.load(Ordering::SeqCst) >= CLOSING_MAX {
+            if since.elapsed() > Duration::from_secs(10) {
+                return Err(BrokerError::Fatal(format!("{CLOSING_MAX} old producers do not close")));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let closing = self.closing.clone();
+        closing.fetch_add(1, Ordering::SeqCst);
+        let spawned = thread::Builder::new().name("close-producer".into()).spawn(move || {
+            drop(old);
+            closing.fetch_sub(1, Ordering::SeqCst);
+        });
+        spawned.map(drop).map_err(|error| BrokerError::Fatal(format!("no thread: {error}")))
+    }
+
+    fn forget_transaction(&mut self) {
+        if let Some(producer) = &self.producer {
+            producer.client().context().reset(&self.touched);
+        }
+        for slot in self.touched.drain(..) {
+            self.sent[slot] = 0;
+        }
+        self.with_offsets = false;
+    }
+
+    fn producer(&self, wanted: State) -> Result<Arc<BaseProducer<Deliveries>>, BrokerError> {
+        match &self.producer {
+            Some(producer) if self.state == wanted => Ok(producer.clone()),
+            _ => Err(BrokerError::Unknown(format!("the producer is {:?}, not {wanted:?}", self.state))),
+        }
+    }
+
+    /// An error after which only a new producer helps.
+    fn give_up(&mut self, what: &str, verdict: Verdict, text: &str) -> BrokerError {
+        self.state = State::Gone;
+        let text = format!("{what}: {text}");
+        match verdict {
+            Verdict::Fenced => BrokerError::Fenced(text),
+            Verdict::Refused => BrokerError::Fatal(text),
+            Verdict::Abort | Verdict::Again | Verdict::Broken => BrokerError::Unknown(text),
+        }
+    }
+
+    pub(super) fn begin(&mut self) -> Result<(), BrokerError> {
+        self.serve();
+        self.audit();
+        if let Some(why) = self.suspect.take() {
+            tracing::warn!(why, "the producer is replaced before the next transaction");
+            self.replacements.suspect += 1;
+            self.replace()?;
+        }
+        if self.state == State::Gone {
+            self.replace()?;
+        }
+        let producer = self.producer(State::Ready)?;
+        match producer.begin_transaction() {
+            Ok(()) => {
+                self.forget_transaction();
+                self.state = State::Open;
+                Ok(())
+            }
+            Err(error) => Err(self.give_up("begin_transaction", judge(&error), &say(&error))),
+        }
+    }
+
+    pub(super) fn send(&mut self, record: OutgoingRecord<'_>) -> Result<(), BrokerError> {
+        let producer = self.producer(State::Open)?;
+        let TopicPartition { topic: TopicId(topic), partition } = record.to;
+        let name = &self.names[usize::from(topic)];
+        let slot = self.bases[usize::from(topic)] + usize::try_from(partition).unwrap_or(0);
+        let mut outgoing = BaseRecord::with_opaque_to(name, slot)
+            .partition(partition)
+            .key(record.key)
+            .timestamp(record.timestamp);
+        if let Some(value) = record.value {
+            outgoing = outgoing.payload(value);
+        }
+        if !record.headers.is_empty() {
+            let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            for (key, value) in record.headers {
+                headers = headers.insert(Header { key, value: Some(value) });
+            }
+            outgoing = outgoing.headers(headers);
+        }
+        let since = Instant::now();
+        loop {
+            match producer.send(outgoing) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    if since.elapsed() > self.deadline {
+                        return Err(BrokerError::Abort("the producer's queue stays full".into()));
+                    }
+                    outgoing = back;
+                    producer.poll(Duration::from_millis(1));
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    let bytes = record.value.map_or(0, <[u8]>::len);
+                    return Err(BrokerError::Fatal(format!("a record of {bytes} bytes for {name}-{partition} is too large")));
+                }
+                Err((error, _)) => {
+                    let (verdict, text) = match producer.client().fatal_error() {
+                        Some((code, text)) => {
+                            (super::errors::verdict(code, super::errors::Flags { abort: false, retriable: false }), text)
+                        }
+                        // Not fatal: the transaction failed already, as an abort will confirm.
+                        None => return Err(BrokerError::Abort(format!("{name}-{partition}: {error}"))),
+                    };
+                    return Err(self.give_up("send", verdict, &text));
+                }
+            }
+        }
+        if self.sent[slot] == 0 {
+            self.touched.push(slot);
+        }
+        self.sent[slot] += 1;
+        Ok(())
+    }
+
+    /// Serves the producer until nothing is in flight. Looks often at first: most drains take a few milliseconds.
+    fn drain(&self, producer: &BaseProducer<Deliveries>, limit: Duration) -> bool {
+        let since = Instant::now();
+        let mut pause = Duration::from_micros(50);
+        let mut before = producer.in_flight_count();
+        while before > 0 {
+            producer.poll(Duration::ZERO);
+            let now = producer.in_flight_count();
+            if now < before {
+                pause = Duration::from_micros(50);
+            } else {
+                if since.elapsed() > limit {
+                    return false;
+                }
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_micros(400));
+            }
+            before = now;
+        }
+        true
+    }
+
+    /// Waits until every record of the transaction is delivered to a known place.
+    pub(super) fn deliver(&mut self) -> Result<(), BrokerError> {
+        let producer = self.producer(State::Open)?;
+        if !self.drain(&producer, self.deadline) {
+            return Err(BrokerError::Abort(format!(
+                "{} records were not delivered in {:?}",
+                producer.in_flight_count(),
+                self.deadline
+            )));
+        }
+        match producer.client().context().failure() {
+            Some(failure) => Err(BrokerError::Abort(failure)),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds a group's positions. Repeated as it is while the library calls it retriable.
+    pub(super) fn send_offsets(
+        &mut self,
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+    ) -> Result<(), BrokerError> {
+        let producer = self.producer(State::Open)?;
+        self.with_offsets = true;
+        let since = Instant::now();
+        loop {
+            // A time-out here abandons a request that may still arrive; the library then asks to repeat, and a late
+            // one is of the same transaction. The next transaction gets another producer, see `audit`.
+            let Err(error) = producer.send_offsets_to_transaction(offsets, group, self.deadline) else {
+                return Ok(());
+            };
+            match judge(&error) {
+                Verdict::Abort => return Err(BrokerError::Abort(format!("offsets: {}", say(&error)))),
+                Verdict::Again if since.elapsed() < self.deadline => {
+                    self.suspect = Some(format!("offsets were sent again after {}", say(&error)));
+                }
+                Verdict::Again => return Err(BrokerError::Abort(format!("offsets: {}", say(&error)))),
+                verdict => return Err(self.give_up("send_offsets_to_transaction", verdict, &say(&error))),
+            }
+        }
+    }
+
+    pub(super) fn commit(&mut self) -> Result<Landed, BrokerError> {
+        let producer = self.producer(State::Open)?;
+        let troubles = producer.client().context().troubles();
+        self.count_end();
+        let since = Instant::now();
+        loop {
+            let Err(error) = producer.commit_transaction(SLICE) else {
+                break;
+            };
+            match judge(&error) {
+                // The library knows that nothing was committed.
+                Verdict::Abort => return Err(BrokerError::Abort(format!("commit: {}", say(&error)))),
+                Verdict::Again if since.elapsed() < self.deadline => {
+                    self.suspect = Some(format!("a commit was resumed after {}", say(&error)));
+                }
+                verdict => return Err(self.give_up("commit_transaction", verdict, &say(&error))),
+            }
+        }
+        self.state = State::Ready;
+        self.look_for_repetition(&producer, troubles, since, "commit");
+        let context = producer.client().context();
+        let mut landed = Vec::with_capacity(self.touched.len());
+        for slot in &self.touched {
+            let topic = self.bases.partition_point(|base| base <= slot) - 1;
+            let at = TopicPartition {
+                topic: TopicId(u16::try_from(topic).unwrap_or(u16::MAX)),
+                partition: i32::try_from(slot - self.bases[topic]).unwrap_or(i32::MAX),
+            };
+            landed.push((at, context.landed(*slot)));
+        }
+        landed.sort_unstable();
+        Ok(Landed(landed))
+    }
+
+    pub(super) fn abort(&mut self) -> Result<(), BrokerError> {
+        if self.state != State::Open {
+            return if self.state == State::Ready { Ok(()) } else { Err(BrokerError::Unknown("there is no producer".into())) };
+        }
+        let producer = self.producer(State::Open)?;
+        let troubles = producer.client().context().troubles();
+        // Nothing may be in flight when the abort goes out: the broker would refuse what arrives after it, and the
+        // library waits for reports that only this thread can serve.
+        if !self.drain(&producer, ABORT_DRAIN) {
+            producer.purge(PurgeConfig::default().queue().inflight());
+            self.drain(&producer, ABORT_DRAIN);
+            return Err(self.give_up("abort", Verdict::Broken, "records in flight were never answered"));
+        }
+        self.count_end();
+        let since = Instant::now();
+        loop {
+            let Err(error) = producer.abort_transaction(SLICE) else {
+                break;
+            };
+            match judge(&error) {
+                Verdict::Again | Verdict::Abort if since.elapsed() < self.deadline => {
+                    self.suspect = Some(format!("an abort was resumed after {}", say(&error)));
+                }
+                verdict => return Err(self.give_up("abort_transaction", verdict, &say(&error))),
+            }
+        }
+        self.state = State::Ready;
+        self.look_for_repetition(&producer, troubles, since, "abort");
+        self.forget_transaction();
+        Ok(())
+    }
+
+    fn count_end(&mut self) {
+        if !self.touched.is_empty() || self.with_offsets {
+            self.ended += 1;
+        }
+    }
+
+    /// A request that ends a transaction and was sent twice may end the next one. The library does not say; a lost
+    /// connection, a time-out or a long wait between begin and end of the call do.
+    fn look_for_repetition(&mut self, producer: &BaseProducer<Deliveries>, before: u64, since: Instant, what: &str) {
+        let took = since.elapsed();
+        self.serve();
+        let troubles = producer.client().context().troubles();
+        if troubles > before {
+            self.suspect = Some(format!("a connection was lost during the {what}"));
+        } else if took >= SLOW_END {
+            self.suspect = Some(format!("the {what} took {took:?}"));
+        }
+    }
+
+    /// The statistics arrive late; they catch what the other signs missed.
+    fn audit(&mut self) {
+        if let Some(producer) = &self.producer {
+            let seen = producer.client().context().end_transactions();
+            if seen > self.ended && self.suspect.is_none() {
+                self.suspect = Some(format!("{seen} EndTxn requests were sent for {} ends", self.ended));
+            }
+        }
+    }
+}
+
+impl Drop for TransactionalProducer {
+    fn drop(&mut self) {
+        if let Err(error) = self.close_old() {
+            tracing::error!(%error, "closing the producer");
+        }
+        let since = Instant::now();
+        while self.closing.load(Ordering::SeqCst) > 0 && since.elapsed() < Duration::from_secs(3) {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}

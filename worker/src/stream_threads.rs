@@ -1,0 +1,185 @@
+//! The threads of a process: each drives one stream thread, answers queries about its state between turns, and hands
+//! its numbers to whoever listens. Owns starting, stopping and the way a query finds its thread; never what is processed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use millrace_runtime::{Broker, Query, Report, StreamThread, TaskId, TaskState, ThreadError};
+
+/// Longest wait at the broker of a thread with nothing to do: what a query may have to wait as well.
+const IDLE_WAIT: Duration = Duration::from_millis(10);
+const QUERIES_WAITING_MAX: usize = 10_000;
+
+/// A question for a committed state.
+struct Question {
+    processor: String,
+    store: String,
+    partition: i32,
+    key: Vec<u8>,
+    answer: Box<dyn FnOnce(Result<Query, String>) + Send>,
+}
+
+/// What a thread says after each turn that did something.
+pub struct Said {
+    /// Number of the thread, from 0.
+    pub thread: usize,
+    /// What it did.
+    pub report: Report,
+    /// Its tasks and where they are in their life; `None` when nothing changed.
+    pub tasks: Option<Vec<(TaskId, TaskState)>>,
+}
+
+/// Takes what threads say. Called on the stream threads: it must be quick.
+pub type Listener = Arc<dyn Fn(Said) + Send + Sync>;
+
+/// The running threads. Dropping it stops nothing; see [`StreamThreads::stop`].
+pub struct StreamThreads {
+    stop: Arc<AtomicBool>,
+    asks: Asks,
+    threads: Vec<JoinHandle<Result<(), ThreadError>>>,
+    failed: Receiver<ThreadError>,
+}
+
+/// Asks the threads of this process; clones ask the same.
+#[derive(Clone)]
+pub struct Asks {
+    doors: Arc<Vec<Sender<Question>>>,
+    owners: Arc<Mutex<BTreeMap<TaskId, (usize, TaskState)>>>,
+}
+
+/// Starts threads, each of which makes its own stream thread (a client must live where it is polled).
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start<B, F>(count: usize, make: F, listener: &Listener) -> std::io::Result<StreamThreads>
+where
+    B: Broker + 'static,
+    F: Fn(usize) -> Result<StreamThread<B>, ThreadError> + Send + Sync + 'static,
+{
+    let stop = Arc::new(AtomicBool::new(false));
+    let owners: Arc<Mutex<BTreeMap<TaskId, (usize, TaskState)>>> = Arc::default();
+    let make = Arc::new(make);
+    let (failing, failed) = crossbeam_channel::unbounded();
+    let mut doors = Vec::new();
+    let mut threads = Vec::new();
+    for number in 0..count {
+        let (door, questions) = crossbeam_channel::bounded(QUERIES_WAITING_MAX);
+        doors.push(door);
+        let (stop, make, owners) = (stop.clone(), make.clone(), owners.clone());
+        let (listener, failing) = (listener.clone(), failing.clone());
+        let thread = std::thread::Builder::new().name(format!("stream-{number}")).spawn(move || {
+            let result = make(number).and_then(|thread| drive(thread, number, &stop, &questions, &owners, &listener));
+            if let Err(error) = &result {
+                // The receiver lives as long as the handle; without it nobody asks why.
+                let _ = failing.send(error.clone());
+            }
+            owners.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (owner, _)| *owner != number);
+            result
+        })?;
+        threads.push(thread);
+    }
+    Ok(StreamThreads { stop, asks: Asks { doors: Arc::new(doors), owners }, threads, failed })
+}
+
+fn drive<B: Broker>(
+    mut thread: StreamThread<B>,
+    number: usize,
+    stop: &AtomicBool,
+    questions: &Receiver<Question>,
+    owners: &Mutex<BTreeMap<TaskId, (usize, TaskState)>>,
+    listener: &Listener,
+) -> Result<(), ThreadError> {
+    let mut known: Vec<(TaskId, TaskState)> = Vec::new();
+    let mut said_empty = false;
+    while !stop.load(Ordering::Relaxed) {
+        let turn = thread.turn(IDLE_WAIT);
+        let tasks: Vec<_> = thread.tasks().collect();
+        let changed = tasks != known;
+        if changed {
+            let mut owners = owners.lock().unwrap_or_else(PoisonError::into_inner);
+            owners.retain(|_, (owner, _)| *owner != number);
+            owners.extend(tasks.iter().map(|(task, state)| (*task, (number, *state))));
+            known.clone_from(&tasks);
+        }
+        for question in questions.try_iter() {
+            let found = thread.query(&question.processor, &question.store, question.partition, &question.key);
+            (question.answer)(found);
+        }
+        let worked = turn.as_ref().is_ok_and(|turn| turn.handled > 0 || turn.committed);
+        if worked || changed || turn.is_err() || !said_empty {
+            said_empty = !worked;
+            listener(Said { thread: number, report: thread.take_report(), tasks: changed.then_some(tasks) });
+        }
+        turn?;
+    }
+    let closed = thread.close();
+    listener(Said { thread: number, report: thread.take_report(), tasks: Some(Vec::new()) });
+    closed
+}
+
+impl StreamThreads {
+    /// To ask for states.
+    #[must_use]
+    pub fn asks(&self) -> Asks {
+        self.asks.clone()
+    }
+
+    /// Why a thread ended by itself, once one has.
+    #[must_use]
+    pub fn failure(&self, wait: Duration) -> Option<ThreadError> {
+        self.failed.recv_timeout(wait).ok()
+    }
+
+    /// Lets every thread finish what it does, commit, write its stores out and leave its groups.
+    ///
+    /// # Errors
+    /// The first thread's [`ThreadError`].
+    pub fn stop(self) -> Result<(), ThreadError> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut result = Ok(());
+        for thread in self.threads {
+            let ended = thread.join().unwrap_or_else(|_| Err(ThreadError::Stopped("a stream thread panicked".into())));
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+impl Asks {
+    /// The tasks of this process and where they are in their life.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<(TaskId, TaskState)> {
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.iter().map(|(task, (_, state))| (*task, *state)).collect()
+    }
+
+    /// The committed state of a key; `answer` is called on the stream thread that has it.
+    pub fn ask(
+        &self,
+        task: TaskId,
+        processor: &str,
+        store: &str,
+        key: &[u8],
+        answer: impl FnOnce(Result<Query, String>) + Send + 'static,
+    ) {
+        let owner = self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(&task).copied();
+        let Some(door) = owner.and_then(|(thread, _)| self.doors.get(thread)) else {
+            return answer(Ok(Query::NotHere));
+        };
+        let question = Question {
+            processor: processor.to_owned(),
+            store: store.to_owned(),
+            partition: task.partition,
+            key: key.to_vec(),
+            answer: Box::new(answer),
+        };
+        if let Err(refused) = door.try_send(question) {
+            let reason = if refused.is_full() { "too many queries wait" } else { "the stream thread has ended" };
+            (refused.into_inner().answer)(Err(reason.into()));
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The Kafka door against the embedded broker: transactions, rewinds, rebalances, fencing, bounds, following.
+
+mod cluster;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use cluster::*;
+use millrace_runtime::{Bounds, Broker, BrokerError, Event, Flow, GroupOffsets};
+use millrace_worker::KafkaBroker;
+
+/// Polls until the member has all partitions.
+fn join(member: &mut Member, partitions: usize) {
+    until("all partitions", || {
+        member.turn();
+        (member.owned.len() == partitions).then_some(())
+    });
+}
+
+#[test]
+fn a_commit_is_seen_whole() {
+    let cluster = cluster(1);
+    let mut broker = cluster.connect("a");
+    broker.begin().unwrap();
+    for value in ["one", "two", "three"] {
+        broker.send(record(at(OUT, 0), value)).unwrap();
+    }
+    broker.send(record(at(OUT, 1), "four")).unwrap();
+    assert_eq!(cluster.committed_values(OUT), vec![], "nothing is seen before the commit");
+    let landed = broker.commit(&[]).unwrap();
+    assert_eq!(landed.0, vec![(at(OUT, 0), 3), (at(OUT, 1), 1)]);
+    assert_eq!(cluster.committed_values(OUT).len(), 4);
+    // The marker takes an offset: the next transaction lands behind it.
+    broker.begin().unwrap();
+    broker.send(record(at(OUT, 0), "five")).unwrap();
+    assert_eq!(broker.commit(&[]).unwrap().0, vec![(at(OUT, 0), 5)]);
+}
+
+#[test]
+fn an_abort_leaves_nothing() {
+    let cluster = cluster(1);
+    let mut broker = cluster.connect("a");
+    for round in 0..3 {
+        broker.begin().unwrap();
+        for number in 0..1_000 {
+            broker.send(record(at(OUT, 0), &format!("aborted {round} {number}"))).unwrap();
+        }
+        broker.abort().unwrap();
+    }
+    broker.begin().unwrap();
+    broker.send(record(at(OUT, 0), "kept")).unwrap();
+    broker.commit(&[]).unwrap();
+    assert_eq!(cluster.committed_values(OUT), vec![(0, "kept".to_owned())]);
+}
+
+#[test]
+fn bounds_tell_the_true_end() {
+    let cluster = cluster(1);
+    let mut broker = cluster.connect("a");
+    broker.begin().unwrap();
+    broker.send(record(at(OUT, 0), "open")).unwrap();
+    let found = until("the record is in the log", || {
+        let mut events = Vec::new();
+        broker.poll(Duration::from_millis(5), 0, &mut events).unwrap();
+        let found = broker.bounds(&[at(OUT, 1), at(OUT, 0), at(OUT, 1)]).unwrap();
+        (found[1].end > 0).then_some(found)
+    });
+    let empty = Bounds { start: 0, end: 0 };
+    assert_eq!(found, vec![empty, Bounds { start: 0, end: 1 }, empty]);
+    broker.commit(&[]).unwrap();
+    assert_eq!(broker.bounds(&[at(OUT, 0)]).unwrap(), vec![Bounds { start: 0, end: 2 }]);
+}
+
+#[test]
+fn following_goes_past_markers() {
+    let cluster = cluster(1);
+    let mut broker = cluster.connect("a");
+    broker.begin().unwrap();
+    broker.send(record(at(OUT, 0), "one")).unwrap();
+    broker.commit(&[]).unwrap();
+    broker.begin().unwrap();
+    broker.send(record(at(OUT, 0), "never")).unwrap();
+    broker.abort().unwrap();
+    // one, marker, never, marker
+    let follow = |broker: &mut KafkaBroker, from: i64, to: i64| {
+        broker.follow(at(OUT, 0), from).unwrap();
+        let mut values = Vec::new();
+        until("the end", || {
+            let mut events = Vec::new();
+            broker.poll(Duration::from_millis(20), 100, &mut events).unwrap();
+            for event in events {
+                if let Event::Followed { from, records, next } = event {
+                    assert_eq!(from, at(OUT, 0));
+                    values.extend(records.into_iter().map(|r| (r.offset, r.value.unwrap())));
+                    if next == to {
+                        return Some(());
+                    }
+                }
+            }
+            None
+        });
+        values
+    };
+    assert_eq!(follow(&mut broker, 0, 4), vec![(0, b"one".to_vec())]);
+    assert_eq!(follow(&mut broker, 0, 4), vec![(0, b"one".to_vec())], "following again moves it back");
+    assert_eq!(follow(&mut broker, 1, 4), vec![]);
+    broker.unfollow(at(OUT, 0)).unwrap();
+}
+
+#[test]
+fn nothing_old_comes_after_a_rewind() {
+    let cluster = cluster(2);
+    cluster.produce(at(LEADING, 0), (0..5_000).map(|n| n.to_string()));
+    cluster.produce(at(COMPANION, 0), (0..5_000).map(|n| n.to_string()));
+    let mut member = Member::new(cluster.connect("a"));
+    join(&mut member, 2);
+    let both = [at(LEADING, 0), at(COMPANION, 0)];
+    let read = |broker: &mut KafkaBroker| -> BTreeMap<_, Vec<i64>> {
+        let mut offsets = BTreeMap::<_, Vec<i64>>::new();
+        until("records", || {
+            let mut events = Vec::new();
+            broker.poll(Duration::from_millis(20), 100, &mut events).unwrap();
+            for event in events {
+                if let Event::Records { from, records, .. } = event {
+                    offsets.entry(from).or_default().extend(records.iter().map(|r| r.offset));
+                }
+            }
+            both.iter().all(|from| offsets.get(from).is_some_and(|o| o.len() >= 150)).then_some(())
+        });
+        offsets
+    };
+    // Back and forth, with records of the old position waiting in the client's queue each time.
+    for (round, to) in [(0, 10), (1, 3_000), (2, 0), (3, 700), (4, 699), (5, 0)] {
+        if round % 2 == 0 {
+            member.broker.set_flow(S, &both, Flow::Paused).unwrap();
+        }
+        member.broker.rewind(S, &both.map(|from| (from, to))).unwrap();
+        if round % 2 == 0 {
+            let mut events = Vec::new();
+            member.broker.poll(Duration::from_millis(30), 100, &mut events).unwrap();
+            assert!(events.is_empty(), "paused, but {events:?} came");
+            member.broker.set_flow(S, &both, Flow::Open).unwrap();
+        }
+        for (from, offsets) in read(&mut member.broker) {
+            let wanted: Vec<i64> = (to..to + offsets.len() as i64).collect();
+            assert_eq!(offsets, wanted, "{from:?} after a rewind to {to}");
+        }
+    }
+}
+
+#[test]
+fn without_room_no_record_comes_and_none_is_lost() {
+    let cluster = cluster(1);
+    cluster.produce(at(LEADING, 0), (0..300).map(|n| n.to_string()));
+    let mut member = Member::new(cluster.connect("a"));
+    join(&mut member, 1);
+    let mut offsets: Vec<i64> = Vec::new();
+    member.broker.rewind(S, &[(at(LEADING, 0), 0)]).unwrap();
+    for round in 0.. {
+        let mut events = Vec::new();
+        let most = if round % 2 == 0 { 0 } else { 40 };
+        member.broker.poll(Duration::from_millis(20), most, &mut events).unwrap();
+        for event in events {
+            if let Event::Records { records, .. } = event {
+                assert!(records.len() <= most);
+                offsets.extend(records.iter().map(|r| r.offset));
+            }
+        }
+        if offsets.len() >= 300 {
+            break;
+        }
+        assert!(round < 2_000, "only {} records came", offsets.len());
+    }
+    assert_eq!(offsets, (0..300).collect::<Vec<_>>());
+}
+
+#[test]
+fn positions_are_committed_with_the_records() {
+    let cluster = cluster(1);
+    cluster.produce(at(LEADING, 0), (0..10).map(|n| n.to_string()));
+    let mut member = Member::new(cluster.connect("a"));
+    join(&mut member, 1);
+    until("ten records", || {
+        member.turn();
+        (member.seen.len() >= 10).then_some(())
+    });
+    let inputs = [at(COMPANION, 0), at(LEADING, 0)];
+    assert_eq!(member.broker.committed(S, &inputs).unwrap(), vec![None, Some(10)]);
+    assert_eq!(cluster.committed_values(OUT).len(), 10);
+}
+
+#[test]
+fn an_open_transaction_of_a_dead_producer_is_resolved_by_its_successor() {
+    let cluster = cluster(1);
+    let mut first = cluster.connect("a");
+    first.begin().unwrap();
+    first.send(record(at(OUT, 0), "left open")).unwrap();
+    until("the record is in the log", || {
+        first.poll(Duration::from_millis(5), 0, &mut Vec::new()).unwrap();
+        (first.bounds(&[at(OUT, 0)]).unwrap()[0].end > 0).then_some(())
+    });
+    let mut second = cluster.connect("a");
+    second.begin().unwrap();
+    second.send(record(at(OUT, 0), "new")).unwrap();
+    second.commit(&[]).unwrap();
+    first.send(record(at(OUT, 0), "zombie")).ok();
+    let error = first.commit(&[]).unwrap_err();
+    assert!(matches!(error, BrokerError::Fenced(_) | BrokerError::Abort(_)), "{error:?}");
+    assert_eq!(cluster.committed_values(OUT), vec![(0, "new".to_owned())]);
+}
+
+#[test]
+fn a_zombie_whose_partitions_moved_commits_nothing() {
+    let cluster = cluster(1);
+    cluster.produce(at(LEADING, 0), (0..10).map(|n| n.to_string()));
+    let mut config = cluster.config("zombie");
+    config.max_poll_interval_ms = 6_000;
+    let mut zombie = Member::new(KafkaBroker::connect(&config, &cluster.topology, &[S]).unwrap());
+    let mut slept = false;
+    until("the zombie sleeps with an open transaction", || {
+        zombie.turn_and(|_| {
+            // Longer than max.poll.interval: the group gives its partition to the next member meanwhile.
+            let mut heir = Member::new(cluster.connect("heir"));
+            until("the heir takes over", || {
+                heir.turn();
+                (heir.seen.len() == 10).then_some(())
+            });
+            slept = true;
+        });
+        slept.then_some(())
+    });
+    assert_eq!(zombie.aborts, 1, "its commit was refused");
+    assert_eq!(cluster.committed_values(OUT).len(), 10, "every record once");
+}
+
+#[test]
+fn a_lost_connection_during_a_commit_replaces_the_producer() {
+    let cluster = cluster(1);
+    let mut broker = cluster.connect("a");
+    // Clean transactions replace nothing.
+    for number in 0..20 {
+        broker.begin().unwrap();
+        broker.send(record(at(OUT, 0), &number.to_string())).unwrap();
+        broker.commit(&[]).unwrap();
+    }
+    let calm = broker.replacements();
+    assert!(calm.suspect <= 2, "{calm:?}: a loaded machine may be slow once or twice, not each time");
+    broker.recreate().unwrap();
+    assert_eq!(broker.replacements().asked, 1);
+    broker.begin().unwrap();
+    broker.send(record(at(OUT, 0), "after")).unwrap();
+    broker.commit(&[]).unwrap();
+    assert_eq!(cluster.committed_values(OUT).len(), 21);
+}
+
+#[test]
+fn partitions_sit_together_while_members_come_and_go() {
+    const PARTITIONS: i32 = 5;
+    let cluster = cluster(PARTITIONS);
+    let topics = [LEADING, COMPANION, SECOND];
+    let mut members: Vec<Member> = Vec::new();
+    let mut gone_seen = 0;
+    let mut produced = 0;
+    let mut feed = |from: usize| {
+        for partition in 0..PARTITIONS {
+            for topic in topics {
+                cluster.produce(at(topic, partition), (from..from + 20).map(|n| format!("{}-{partition}-{n}", topic.0)));
+            }
+        }
+        produced += 20 * topics.len() * PARTITIONS as usize;
+        produced
+    };
+    let settle = |members: &mut Vec<Member>, wanted: usize, gone: usize| {
+        until("the group settles and all is read", || {
+            for member in members.iter_mut() {
+                member.turn();
+            }
+            let owned: usize = members.iter().map(|m| m.owned.len()).sum();
+            let all: BTreeSet<i32> = members.iter().flat_map(|m| m.owned.iter().copied()).collect();
+            let each = members.iter().all(|m| !m.owned.is_empty());
+            let read: usize = members.iter().map(|m| m.seen.len()).sum::<usize>() + gone;
+            (owned == PARTITIONS as usize && all.len() == owned && each && read >= wanted).then_some(())
+        });
+    };
+    for (step, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let wanted = feed(step * 20);
+        members.push(Member::new(cluster.connect(name)));
+        settle(&mut members, wanted, gone_seen);
+    }
+    let sizes: Vec<usize> = members.iter().map(|m| m.owned.len()).collect();
+    assert_eq!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap(), 1, "five among three: {sizes:?}");
+    let left = members.remove(0);
+    gone_seen += left.seen.len();
+    drop(left);
+    let wanted = feed(60);
+    settle(&mut members, wanted, gone_seen);
+    let values = cluster.committed_values(OUT);
+    let distinct: BTreeSet<&String> = values.iter().map(|(_, value)| value).collect();
+    assert_eq!(distinct.len(), wanted, "nothing is missing");
+    assert_eq!(values.len(), wanted, "nothing is doubled");
+}
+
+#[test]
+fn closing_does_not_hang_on_an_unanswered_rebalance() {
+    let cluster = cluster(2);
+    let mut broker = cluster.connect("a");
+    until("an assignment", || {
+        let mut events = Vec::new();
+        broker.poll(Duration::from_millis(20), 10, &mut events).unwrap();
+        events.iter().any(|event| matches!(event, Event::Assigned { .. })).then_some(())
+    });
+    let since = Instant::now();
+    drop(broker);
+    assert!(since.elapsed() < Duration::from_secs(6), "closing took {:?}", since.elapsed());
+    let mut next = Member::new(cluster.connect("b"));
+    join(&mut next, 2);
+}
+
+#[test]
+fn offsets_of_a_member_in_no_generation_are_refused() {
+    let cluster = cluster(1);
+    let mut broker = cluster.connect("a");
+    broker.begin().unwrap();
+    broker.send(record(at(OUT, 0), "x")).unwrap();
+    // Not polled yet: the member has joined nothing.
+    let offsets = vec![(at(LEADING, 0), 0)];
+    let error = broker.commit(&[GroupOffsets { sub_topology: S, offsets }]).unwrap_err();
+    assert!(matches!(error, BrokerError::Abort(_)), "{error:?}");
+    broker.abort().unwrap();
+    assert_eq!(cluster.committed_values(OUT), vec![]);
+}
