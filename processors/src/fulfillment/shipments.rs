@@ -8,6 +8,10 @@ use super::lines::{Accepted, Word, after_word};
 use super::turn::Turn;
 
 /// The warehouse's word that lines have left the house or never will.
+///
+/// The warehouse learns of an order by its confirmation, so its word on one that is not confirmed yet comes from a
+/// stranger or out of a replay: it is not applied and goes to the dead letters, from where it can be replayed. On an
+/// order that never will be confirmed, or of which nothing more is to ship, it is refused with an event that says so.
 pub(super) fn on_word(
     mut turn: Turn<'_>,
     word: Word,
