@@ -157,7 +157,12 @@ fn added_up<'a>(lines: &'a [OrderLine], rules: &Rules) -> Result<Vec<(&'a str, i
     let mut sorted: Vec<(&str, i64)> = lines.iter().map(|l| (l.sku.as_str(), i64::from(l.quantity))).collect();
     sorted.sort_unstable();
     // At most lines_max quantities of 32 bits: their sum fits 64 bits.
-    sorted.dedup_by(|next, kept| next.0 == kept.0 && { kept.1 += next.1; true });
+    sorted.dedup_by(|next, kept| {
+        next.0 == kept.0 && {
+            kept.1 += next.1;
+            true
+        }
+    });
     let fits = |quantity: i64| i32::try_from(quantity).ok().filter(|_| quantity <= rules.quantity_max);
     let bad = name_skus(sorted.iter().filter(|(_, quantity)| fits(*quantity).is_none()).map(|(sku, _)| *sku));
     if !bad.is_empty() {
@@ -185,7 +190,8 @@ fn priced(wanted: &[(&str, i32)], currency: &str, shop: &impl Shop) -> Result<Ve
             },
         }
     }
-    let against = |reason, detail: String, skus: Vec<&str>| Refusal { reason, detail, skus: name_skus(skus.into_iter()) };
+    let against =
+        |reason, detail: String, skus: Vec<&str>| Refusal { reason, detail, skus: name_skus(skus.into_iter()) };
     if !unknown.is_empty() {
         let detail = format!("{} SKUs are not for sale", unknown.len());
         return Err(against(RejectReason::UnknownSku, detail, unknown));

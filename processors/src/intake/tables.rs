@@ -67,10 +67,7 @@ pub(super) fn levels(wire: &Wire) -> TableDefinition {
 /// The offer of a `products` value.
 pub(super) fn offer(value: &[u8]) -> Option<super::Offer<'_>> {
     let (price, currency) = value.split_first_chunk()?;
-    Some(super::Offer {
-        unit_price_minor: i64::from_le_bytes(*price),
-        currency: std::str::from_utf8(currency).ok()?,
-    })
+    Some(super::Offer { unit_price_minor: i64::from_le_bytes(*price), currency: std::str::from_utf8(currency).ok()? })
 }
 
 /// The number of a `levels` value.

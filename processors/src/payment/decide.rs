@@ -148,9 +148,11 @@ fn void(payment: Option<&PaymentEvent>, command: &PaymentCommand, now: i64, poli
     let turn = Turn::new(next, now, policy);
     match state_of(payment) {
         PaymentState::Unknown if repeated => None,
-        PaymentState::Unknown => {
-            Some(turn.settle(PaymentState::Unknown, PaymentEventKind::VoidRequested, "remembered until the order comes"))
-        }
+        PaymentState::Unknown => Some(turn.settle(
+            PaymentState::Unknown,
+            PaymentEventKind::VoidRequested,
+            "remembered until the order comes",
+        )),
         PaymentState::Authorizing if repeated => None,
         PaymentState::Authorizing if turn.next.call.as_ref().is_some_and(|call| call.tries == 0) => {
             let detail = "a void is wanted; no other attempt is made";
@@ -237,7 +239,9 @@ fn answered(payment: &PaymentEvent, response: &ProviderResponse, now: i64, polic
     let call = payment.call.as_ref()?;
     let turn = Turn::new(payment.clone(), now, policy);
     match response {
-        ProviderResponse::Approved { reference, amount_minor } => approved(turn, call.operation, reference, *amount_minor),
+        ProviderResponse::Approved { reference, amount_minor } => {
+            approved(turn, call.operation, reference, *amount_minor)
+        }
         ProviderResponse::Declined { kind, code } => Some(declined(turn, call.operation, *kind, code)),
         // Only an answer to an ask can say so; what acted and found nothing is as good as unknown.
         ProviderResponse::NotFound if call.ask => {
@@ -288,7 +292,8 @@ fn declined(mut turn: Turn<'_>, operation: ProviderOperation, kind: DeclineKind,
     let gone = code == AUTHORIZATION_EXPIRED;
     match operation {
         ProviderOperation::Authorize => {
-            let again = kind == DeclineKind::Soft && turn.next.attempt < AUTHORIZE_ATTEMPTS_MAX && !turn.next.void_wanted;
+            let again =
+                kind == DeclineKind::Soft && turn.next.attempt < AUTHORIZE_ATTEMPTS_MAX && !turn.next.void_wanted;
             if again {
                 return turn.plan_another("declined for now, tried once more");
             }
