@@ -107,10 +107,10 @@ impl Codec {
     /// `topic` is where the record goes; that it is the record's own topic is checked in debug builds only.
     pub fn encode<T: AvroRecord>(&self, topic: &str, value: &T, out: &mut Vec<u8>) {
         debug_assert!(
-            topic == T::TOPIC.name || Topic::find(topic).is_none(),
+            topic == T::TOPIC.topic || Topic::find(topic).is_none(),
             "{} belongs on {}, not on {topic}",
             T::NAME,
-            T::TOPIC.name
+            T::TOPIC.topic
         );
         out.push(0);
         out.extend_from_slice(&self.id_of::<T>().to_be_bytes());
@@ -123,7 +123,7 @@ impl Codec {
     /// [`EncodeError::TooLarge`]; `out` is then as it was.
     pub fn try_encode<T: AvroRecord>(&self, value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let before = out.len();
-        self.encode(T::TOPIC.name, value, out);
+        self.encode(T::TOPIC.topic, value, out);
         let bytes = out.len() - before;
         if bytes > MAX_RECORD_BYTES {
             out.truncate(before);

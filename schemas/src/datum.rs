@@ -50,6 +50,9 @@ pub trait Datum: Sized {
     /// The schema of the type without docs and logical types, all names spelled out; for comparison with the `.avsc`.
     #[cfg(test)]
     fn shape() -> Value;
+    /// Some value, made from choices.
+    #[cfg(test)]
+    fn made(choices: &mut crate::tests::Choices) -> Self;
 }
 
 fn take<'a>(input: &mut &'a [u8], bytes: usize) -> Read<&'a [u8]> {
@@ -126,6 +129,10 @@ impl Datum for i64 {
     fn shape() -> Value {
         "long".into()
     }
+    #[cfg(test)]
+    fn made(choices: &mut crate::tests::Choices) -> Self {
+        choices.long()
+    }
 }
 
 impl Datum for i32 {
@@ -148,6 +155,10 @@ impl Datum for i32 {
     #[cfg(test)]
     fn shape() -> Value {
         "int".into()
+    }
+    #[cfg(test)]
+    fn made(choices: &mut crate::tests::Choices) -> Self {
+        choices.long() as i32
     }
 }
 
@@ -173,6 +184,10 @@ impl Datum for bool {
     fn shape() -> Value {
         "boolean".into()
     }
+    #[cfg(test)]
+    fn made(choices: &mut crate::tests::Choices) -> Self {
+        choices.below(2) == 1
+    }
 }
 
 impl Datum for String {
@@ -195,6 +210,10 @@ impl Datum for String {
     #[cfg(test)]
     fn shape() -> Value {
         "string".into()
+    }
+    #[cfg(test)]
+    fn made(choices: &mut crate::tests::Choices) -> Self {
+        choices.text()
     }
 }
 
@@ -226,6 +245,10 @@ impl<T: Datum> Datum for Option<T> {
     #[cfg(test)]
     fn shape() -> Value {
         serde_json::json!(["null", T::shape()])
+    }
+    #[cfg(test)]
+    fn made(choices: &mut crate::tests::Choices) -> Self {
+        (choices.below(2) == 1).then(|| T::made(choices))
     }
 }
 
@@ -273,5 +296,9 @@ impl<T: Datum> Datum for Vec<T> {
     #[cfg(test)]
     fn shape() -> Value {
         serde_json::json!({ "type": "array", "items": T::shape() })
+    }
+    #[cfg(test)]
+    fn made(choices: &mut crate::tests::Choices) -> Self {
+        (0..choices.below(4)).map(|_| T::made(choices)).collect()
     }
 }

@@ -79,6 +79,11 @@ macro_rules! record {
                 }),+];
                 serde_json::json!({ "type": "record", "name": stringify!($name), "fields": fields })
             }
+
+            #[cfg(test)]
+            fn made(choices: &mut $crate::tests::Choices) -> Self {
+                Self { $( $field: <$type as $crate::datum::Datum>::made(choices), )+ }
+            }
         }
     };
 }
@@ -159,6 +164,11 @@ macro_rules! symbols {
                 serde_json::json!({
                     "type": "enum", "name": stringify!($name), "symbols": symbols, "default": $unknown_symbol,
                 })
+            }
+
+            #[cfg(test)]
+            fn made(choices: &mut $crate::tests::Choices) -> Self {
+                Self::ALL[choices.below(Self::ALL.len())]
             }
         }
     };

@@ -14,6 +14,9 @@ mod money;
 mod partition;
 mod payments;
 mod stock;
+#[cfg(test)]
+mod tests;
+mod versions;
 mod writer;
 
 pub mod provider;
@@ -28,3 +31,4 @@ pub use partition::{murmur2, murmur2_partition};
 pub use payments::*;
 pub use stock::*;
 pub use topics::{Compatibility, TOPICS, Topic, all_schemas};
+pub use versions::{compatibility, lint};

@@ -32,10 +32,12 @@ impl Compatibility {
 #[derive(Clone, Copy, Debug)]
 pub struct Topic {
     /// The topic.
-    pub name: &'static str,
+    pub topic: &'static str,
     /// The record's name, such as `OrderPlaced`.
     pub record: &'static str,
-    /// The schema, as in the `.avsc`.
+    /// The schema's file in `schemas/avro/`, without `.avsc`.
+    pub file: &'static str,
+    /// The schema, as in the file.
     pub schema_json: &'static str,
     /// How the schema may change.
     pub compatibility: Compatibility,
@@ -46,12 +48,12 @@ pub struct Topic {
 impl Topic {
     /// The subject in a registry: `<topic>-value`.
     pub fn subject(&self) -> String {
-        format!("{}-value", self.name)
+        format!("{}-value", self.topic)
     }
 
     /// The topic of this name, if it carries a record of ours.
     pub fn find(name: &str) -> Option<&'static Topic> {
-        TOPICS.iter().find(|topic| topic.name == name)
+        TOPICS.iter().find(|known| known.topic == name)
     }
 }
 
@@ -64,8 +66,9 @@ macro_rules! topics {
 
         /// Every topic that carries a record of ours, ascending by name.
         pub const TOPICS: &[Topic] = &[$( Topic {
-            name: $topic,
+            topic: $topic,
             record: stringify!($record),
+            file: $file,
             schema_json: include_str!(concat!("../avro/", $file, ".avsc")),
             compatibility: Compatibility::$compatibility,
             decode_json: |codec, bytes| codec.decode::<$record>(bytes).map(|record| record.to_json()),
