@@ -33,17 +33,29 @@ async fn an_order_is_answered_when_its_record_is_durable() {
 #[tokio::test]
 async fn the_curl_line_works() {
     let shop = Shop::open();
-    let body = r#"{
-        "customer_id": "c-42", "currency": "GBP", "payment_method": "tok_visa", "channel": "app",
-        "expected_total": {"minor": 1530, "currency": "GBP"},
-        "lines": [ {"sku": "85123A", "quantity": 6} ]
-    }"#;
+    let body = r#"{"customer_id": "c-1", "currency": "GBP", "payment_method": "tok_visa",
+       "lines": [{"sku": "85123A", "quantity": 2}, {"sku": "22423", "quantity": 1}]}"#;
     let request = Request::post("http://127.0.0.1:8080/v1/orders")
         .header("host", "127.0.0.1:8080")
-        .header("content-type", "application/json; charset=utf-8")
-        .header("idempotency-key", "\"8e03978e-40d5-43e8-bc93-6894a57f9324\"");
+        .header("content-type", "application/json")
+        .header("idempotency-key", "my-first-order");
     let reply = shop.ask(request.body(Body::from(body)).unwrap()).await;
     assert_eq!(reply.status, StatusCode::ACCEPTED, "{}", reply.text);
+    assert_eq!(shop.placed()[0].lines.iter().map(|line| line.quantity).collect::<Vec<_>>(), [2, 1]);
+    // The README takes the id out of the text like this.
+    let id = reply.text.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    assert_eq!(id, reply.json()["id"].as_str());
+}
+
+#[tokio::test]
+async fn what_may_be_left_out_is_taken_when_it_is_there() {
+    let shop = Shop::open();
+    let mut body = order();
+    body["channel"] = json!("app");
+    body["expected_total"] = json!({"minor": 1530, "currency": "GBP"});
+    let mut request = post("/v1/orders", Some("k"), body.to_string());
+    request.headers_mut().insert("content-type", "Application/JSON; charset=utf-8".parse().unwrap());
+    assert_eq!(shop.ask(request).await.status, StatusCode::ACCEPTED);
     let placed = shop.placed().remove(0);
     assert_eq!(placed.channel, "app");
     assert_eq!(placed.expected_total.map(|total| (total.minor, total.currency)), Some((1530, "GBP".into())));
