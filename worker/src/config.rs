@@ -135,7 +135,13 @@ impl KafkaConfig {
         within("linger_ms", self.linger_ms, 0, 5, "0 to 5")?;
         within("session_timeout_ms", self.session_timeout_ms, 1_000, 60_000, "1000 to 60000")?;
         within("transaction_timeout_ms", self.transaction_timeout_ms, 1_000, 60_000, "1000 to 60000")?;
-        within("max_poll_interval_ms", self.max_poll_interval_ms, self.session_timeout_ms, 600_000, "session_timeout_ms to 600000")
+        within(
+            "max_poll_interval_ms",
+            self.max_poll_interval_ms,
+            self.session_timeout_ms,
+            600_000,
+            "session_timeout_ms to 600000",
+        )
     }
 
     /// What every client of this thread shares.

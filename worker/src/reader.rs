@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use millrace_runtime::InputRecord;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers as _, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::kafka_broker::raw::{self, Polled};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -50,6 +51,7 @@ pub enum From {
 
 /// See the module.
 pub struct TopicReader {
+    bootstrap: String,
     consumer: BaseConsumer,
     names: HashMap<String, Arc<str>>,
     /// Per partition: the position everything below which was read, and the end seen when the reader was made.
@@ -112,7 +114,7 @@ impl TopicReader {
             }
         }
         consumer.assign(&assignment).map_err(|error| fail("topics", error))?;
-        Ok(Self { consumer, names, partitions })
+        Ok(Self { bootstrap: bootstrap.to_owned(), consumer, names, partitions })
     }
 
     /// The next records, at most `most`; waits at most `wait` for the first.
@@ -124,56 +126,38 @@ impl TopicReader {
         let deadline = Instant::now() + wait;
         while records.len() < most {
             let left = if records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            match self.consumer.poll(left) {
-                None => break,
-                Some(Ok(message)) => {
-                    let Some(topic) = self.names.get(message.topic()) else { continue };
-                    let key = (topic.clone(), message.partition());
-                    if let Some(progress) = self.partitions.get_mut(&key) {
-                        progress.next = message.offset() + 1;
+            match raw::poll(&self.consumer, left) {
+                Polled::Nothing => break,
+                Polled::Record { topic, partition, record } => {
+                    if let Some(topic) = self.reached(&topic, partition, record.offset + 1) {
+                        records.push(PlacedRecord { topic, partition, record });
                     }
-                    let headers = message.headers().map_or_else(Vec::new, |headers| {
-                        headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect()
-                    });
-                    let record = InputRecord {
-                        offset: message.offset(),
-                        timestamp: message.timestamp().to_millis().unwrap_or(0),
-                        key: message.key().map(<[u8]>::to_vec),
-                        value: message.payload().map(<[u8]>::to_vec),
-                        headers,
-                    };
-                    records.push(PlacedRecord { topic: key.0, partition: key.1, record });
                 }
-                // The end as this reader may see it: what stands between here and the end are markers.
-                Some(Err(KafkaError::PartitionEOF(_))) => self.settle_ends(),
-                Some(Err(error)) if is_fatal(&error) => {
+                Polled::End { topic, partition, offset } => {
+                    self.reached(&topic, partition, offset);
+                    if records.is_empty() && self.has_caught_up() {
+                        break;
+                    }
+                }
+                Polled::Error { code, topic, partition } if is_fatal(code) => {
                     return Err(ReadError::Unreachable {
-                        topic: "topics".into(),
-                        bootstrap: String::new(),
-                        reason: error.to_string(),
+                        topic: format!("{topic}-{partition}"),
+                        bootstrap: self.bootstrap.clone(),
+                        reason: code.to_string(),
                     });
                 }
-                Some(Err(_)) => {}
+                Polled::Error { .. } => {}
             }
         }
         Ok(records)
     }
 
-    fn settle_ends(&mut self) {
-        let Ok(position) = self.consumer.position() else { return };
-        for element in position.elements() {
-            let (Some(topic), Offset::Offset(next)) = (self.names.get(element.topic()), element.offset()) else { continue };
-            if let Some(progress) = self.partitions.get_mut(&(topic.clone(), element.partition())) {
-                progress.next = progress.next.max(next);
-            }
-        }
-        // A position stays at the last record although markers follow: the end-of-partition event says that no record
-        // is left below the last stable offset, so one marker short of the end is the end.
-        for progress in self.partitions.values_mut() {
-            if progress.end - progress.next <= 1 {
-                progress.next = progress.next.max(progress.end);
-            }
-        }
+    /// Everything committed below `next` has been read.
+    fn reached(&mut self, topic: &str, partition: i32, next: i64) -> Option<Arc<str>> {
+        let topic = self.names.get(topic)?.clone();
+        let progress = self.partitions.get_mut(&(topic.clone(), partition))?;
+        progress.next = progress.next.max(next);
+        Some(topic)
     }
 
     /// Whether the topics held nothing when the reader was made.
@@ -197,7 +181,7 @@ impl TopicReader {
             let ends = retried(|| self.consumer.fetch_watermarks(topic, *partition, Duration::from_secs(5)));
             let (_, high) = ends.map_err(|error| ReadError::Unreachable {
                 topic: topic.to_string(),
-                bootstrap: String::new(),
+                bootstrap: self.bootstrap.clone(),
                 reason: error.to_string(),
             })?;
             progress.end = high;
@@ -206,9 +190,8 @@ impl TopicReader {
     }
 }
 
-fn is_fatal(error: &KafkaError) -> bool {
-    let code = error.rdkafka_error_code();
-    matches!(code, Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset))
+fn is_fatal(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::Fatal | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset)
 }
 
 fn retried<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T, KafkaError> {

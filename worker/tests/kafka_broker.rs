@@ -264,7 +264,8 @@ fn partitions_sit_together_while_members_come_and_go() {
     let mut feed = |from: usize| {
         for partition in 0..PARTITIONS {
             for topic in topics {
-                cluster.produce(at(topic, partition), (from..from + 20).map(|n| format!("{}-{partition}-{n}", topic.0)));
+                cluster
+                    .produce(at(topic, partition), (from..from + 20).map(|n| format!("{}-{partition}-{n}", topic.0)));
             }
         }
         produced += 20 * topics.len() * PARTITIONS as usize;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use millrace_runtime::{BrokerError, Event, InputRecord, Offset, TopicPartition, Topology};
@@ -75,7 +76,7 @@ impl Follower {
         let mut batches: Vec<(TopicPartition, Vec<InputRecord>, Offset)> = Vec::new();
         let (mut taken, mut trouble) = (0, Ok(()));
         while taken < most {
-            let (topic, partition, record, next) = match raw::poll(&consumer) {
+            let (topic, partition, record, next) = match raw::poll(&consumer, Duration::ZERO) {
                 Polled::Nothing => break,
                 Polled::Record { topic, partition, record } => {
                     let next = record.offset + 1;

@@ -207,13 +207,18 @@ impl Group {
 
     fn judge(&self, consumer: &BaseConsumer<GroupContext>, problem: KafkaError) -> Result<(), BrokerError> {
         if let Some((code, reason)) = consumer.client().fatal_error() {
-            return Err(BrokerError::Fatal(format!("group {}: {reason} ({code}): is another process running under this instance's name?", self.name)));
+            return Err(BrokerError::Fatal(format!(
+                "group {}: {reason} ({code}): is another process running under this instance's name?",
+                self.name
+            )));
         }
         match problem.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Err(BrokerError::Fatal(format!(
-                "group {}: {problem}: a committed position is outside its topic; records were deleted before they were read, or the topic was made anew",
-                self.name
-            ))),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                Err(BrokerError::Fatal(format!(
+                    "group {}: {problem}: a committed position is outside its topic; records were deleted before they were read, or the topic was made anew",
+                    self.name
+                )))
+            }
             Some(code) if mends_itself(code) => {
                 tracing::debug!(group = self.name, %problem, "passing trouble");
                 Ok(())
@@ -308,9 +313,9 @@ impl Group {
                 .map_err(|error| BrokerError::Retry(format!("group {}: {error}", self.name)))?;
             let mut again = Vec::new();
             for element in done.elements() {
-                let sought = left.iter().find(|(at, _)| {
-                    at.partition == element.partition() && self.name_of(*at) == element.topic()
-                });
+                let sought = left
+                    .iter()
+                    .find(|(at, _)| at.partition == element.partition() && self.name_of(*at) == element.topic());
                 let Some((at, next)) = sought.copied() else {
                     continue;
                 };
@@ -356,8 +361,7 @@ impl Group {
         if !self.unreleased.is_empty() {
             return Ok(());
         }
-        let gone: Vec<_> =
-            self.readers.keys().filter(|at| self.released.contains(&at.partition)).copied().collect();
+        let gone: Vec<_> = self.readers.keys().filter(|at| self.released.contains(&at.partition)).copied().collect();
         let list = self.list(gone.iter().map(|at| (at, None)))?;
         consumer
             .incremental_unassign(&list)
@@ -428,17 +432,11 @@ impl Reader {
 
 /// What the client library says of each partition, or the first error among them.
 trait Checked {
-    fn checked(
-        &self,
-        what: &str,
-    ) -> Result<BTreeMap<(String, i32), Option<Offset>>, BrokerError>;
+    fn checked(&self, what: &str) -> Result<BTreeMap<(String, i32), Option<Offset>>, BrokerError>;
 }
 
 impl Checked for TopicPartitionList {
-    fn checked(
-        &self,
-        what: &str,
-    ) -> Result<BTreeMap<(String, i32), Option<Offset>>, BrokerError> {
+    fn checked(&self, what: &str) -> Result<BTreeMap<(String, i32), Option<Offset>>, BrokerError> {
         let mut found = BTreeMap::new();
         for element in self.elements() {
             element.error().map_err(|error| of_question(what, &error))?;

@@ -59,7 +59,7 @@ mod errors;
 mod follower;
 mod group;
 mod producer;
-mod raw;
+pub(crate) mod raw;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -185,8 +185,10 @@ impl KafkaBroker {
             list.add_partition_offset(name, at.partition, end)
                 .map_err(|error| BrokerError::Fatal(format!("{name}-{}: {error}", at.partition)))?;
         }
-        let found =
-            self.bounds.offsets_for_times(list, QUESTION).map_err(|error| of_question("bounds of partitions", &error))?;
+        let found = self
+            .bounds
+            .offsets_for_times(list, QUESTION)
+            .map_err(|error| of_question("bounds of partitions", &error))?;
         let mut offsets = BTreeMap::new();
         for element in found.elements() {
             let place = format!("bounds of {}-{}", element.topic(), element.partition());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use millrace_runtime::{BrokerError, Landed, OutgoingRecord, Topology, TopicId, TopicPartition};
+use millrace_runtime::{BrokerError, Landed, OutgoingRecord, TopicId, TopicPartition, Topology};
 use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -233,10 +233,8 @@ impl TransactionalProducer {
         let TopicPartition { topic: TopicId(topic), partition } = record.to;
         let name = &self.names[usize::from(topic)];
         let slot = self.bases[usize::from(topic)] + usize::try_from(partition).unwrap_or(0);
-        let mut outgoing = BaseRecord::with_opaque_to(name, slot)
-            .partition(partition)
-            .key(record.key)
-            .timestamp(record.timestamp);
+        let mut outgoing =
+            BaseRecord::with_opaque_to(name, slot).partition(partition).key(record.key).timestamp(record.timestamp);
         if let Some(value) = record.value {
             outgoing = outgoing.payload(value);
         }
@@ -260,13 +258,16 @@ impl TransactionalProducer {
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
                     let bytes = record.value.map_or(0, <[u8]>::len);
-                    return Err(BrokerError::Fatal(format!("a record of {bytes} bytes for {name}-{partition} is too large")));
+                    return Err(BrokerError::Fatal(format!(
+                        "a record of {bytes} bytes for {name}-{partition} is too large"
+                    )));
                 }
                 Err((error, _)) => {
                     let (verdict, text) = match producer.client().fatal_error() {
-                        Some((code, text)) => {
-                            (super::errors::verdict(code, super::errors::Flags { abort: false, retriable: false }), text)
-                        }
+                        Some((code, text)) => (
+                            super::errors::verdict(code, super::errors::Flags { abort: false, retriable: false }),
+                            text,
+                        ),
                         // Not fatal: the transaction failed already, as an abort will confirm.
                         None => return Err(BrokerError::Abort(format!("{name}-{partition}: {error}"))),
                     };
@@ -381,7 +382,11 @@ impl TransactionalProducer {
 
     pub(super) fn abort(&mut self) -> Result<(), BrokerError> {
         if self.state != State::Open {
-            return if self.state == State::Ready { Ok(()) } else { Err(BrokerError::Unknown("there is no producer".into())) };
+            return if self.state == State::Ready {
+                Ok(())
+            } else {
+                Err(BrokerError::Unknown("there is no producer".into()))
+            };
         }
         let producer = self.producer(State::Open)?;
         let troubles = producer.client().context().troubles();

@@ -7,6 +7,7 @@
 
 use std::ffi::CStr;
 use std::ptr;
+use std::time::Duration;
 
 use millrace_runtime::InputRecord;
 use rdkafka::bindings as native;
@@ -15,18 +16,19 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 
 /// What one poll of a reader outside any group gave.
-pub(super) enum Polled {
+pub(crate) enum Polled {
     Nothing,
     Record { topic: String, partition: i32, record: InputRecord },
     End { topic: String, partition: i32, offset: i64 },
     Error { code: RDKafkaErrorCode, topic: String, partition: i32 },
 }
 
-/// Takes what waits first, without waiting. Only for consumers that are assigned by hand: in a group, this call
-/// would answer rebalances by itself.
-pub(super) fn poll<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Polled {
+/// Takes what waits first, or what comes within `wait`. Only for consumers that are assigned by hand: in a group, this
+/// call would answer rebalances by itself.
+pub(crate) fn poll<C: ConsumerContext>(consumer: &BaseConsumer<C>, wait: Duration) -> Polled {
+    let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the client pointer is valid while `consumer` is borrowed, and the call is thread-safe.
-    let message = unsafe { native::rd_kafka_consumer_poll(consumer.client().native_ptr(), 0) };
+    let message = unsafe { native::rd_kafka_consumer_poll(consumer.client().native_ptr(), wait_ms) };
     if message.is_null() {
         return Polled::Nothing;
     }

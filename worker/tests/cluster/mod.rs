@@ -69,7 +69,12 @@ fn topology(partitions: i32) -> Topology {
     };
     Topology {
         application: "app".into(),
-        topics: vec![topic("leading", partitions), topic("companion", partitions), topic("second", partitions), topic("out", 2)],
+        topics: vec![
+            topic("leading", partitions),
+            topic("companion", partitions),
+            topic("second", partitions),
+            topic("out", 2),
+        ],
         processors: vec![],
         sub_topologies: vec![SubTopology {
             name: "s".into(),
@@ -234,7 +239,8 @@ impl Member {
                     }
                     for record in records {
                         assert!(record.offset >= self.next[&from], "{from:?}: {} came again", record.offset);
-                        let value = format!("{}:{}", from.topic.0, String::from_utf8_lossy(record.value.as_ref().unwrap()));
+                        let value =
+                            format!("{}:{}", from.topic.0, String::from_utf8_lossy(record.value.as_ref().unwrap()));
                         self.broker.send(super::cluster::record(at(OUT, from.partition % 2), &value)).unwrap();
                         self.next.insert(from, record.offset + 1);
                         self.seen.push((from, value));
