@@ -20,6 +20,8 @@ mod versions;
 mod writer;
 
 pub mod provider;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod topics;
 
 pub use codec::{AvroRecord, Codec, decode_json, encode_json};
