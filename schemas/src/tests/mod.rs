@@ -3,6 +3,8 @@
 mod codec;
 mod fingerprint;
 mod records;
+#[cfg(feature = "registry")]
+mod registry;
 mod stored;
 
 use proptest::prelude::*;
