@@ -28,3 +28,14 @@ pub fn definitions(codec: &Codec) -> Vec<ProcessorDefinition> {
         tracking::definition(codec),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topology_names_the_same_processors_stores_tables_and_numbers() {
+        let mut topology = millrace_runtime::parse(include_str!("../../topology.toml")).unwrap();
+        millrace_runtime::check_definitions(&mut topology, &definitions(&Codec::offline())).unwrap();
+    }
+}

@@ -75,12 +75,11 @@ pub(super) fn available(value: &[u8]) -> Option<i64> {
     Some(i64::from_le_bytes(value.try_into().ok()?))
 }
 
+/// What a record that is no tombstone makes of the value before it.
+type FoldValue = fn(&Wire, &Record<'_>, Option<&[u8]>) -> Result<Change, Failure>;
+
 /// A table whose tombstones delete and whose other records are folded by `fold`.
-fn table(
-    wire: &Wire,
-    topic: &'static str,
-    fold: fn(&Wire, &Record<'_>, Option<&[u8]>) -> Result<Change, Failure>,
-) -> TableDefinition {
+fn table(wire: &Wire, topic: &'static str, fold: FoldValue) -> TableDefinition {
     let wire = wire.clone();
     let fold: Fold = Arc::new(move |record, before| match record.value {
         None => Ok(Change::Delete),
