@@ -160,8 +160,12 @@ impl Codec {
         self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
-    /// Fills an id: with the schema's JSON, or with `None` when the registry says that there is none.
+    /// Fills an id: with the schema's JSON, or with `None` when the registry says that there is none. An id that has a
+    /// schema keeps it: registries never change one.
     pub fn learn(&self, id: u32, schema: Option<&str>) {
+        if let Some(Learned::Schema(_)) = self.learned(id) {
+            return;
+        }
         let learned = match schema.map(Writer::parse) {
             Some(Ok(writer)) => Learned::Schema(Arc::new(writer)),
             Some(Err(problem)) => Learned::Unreadable(problem.into()),
@@ -177,13 +181,16 @@ impl Codec {
         self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
+    fn learned(&self, id: u32) -> Option<Learned> {
+        self.shared.learned.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
     fn writer(&self, record: &'static str, id: u32) -> Result<Arc<Writer>, DecodeError> {
         if let Some(position) = self.shared.ids.iter().position(|&own| own == id) {
             let problem = format!("it is the schema of {}", TOPICS[position].record);
             return Err(DecodeError::Unresolvable { record, id, problem });
         }
-        let learned = self.shared.learned.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
-        match learned {
+        match self.learned(id) {
             Some(Learned::Schema(writer)) => Ok(writer),
             Some(Learned::Missing) => Err(DecodeError::NoSuchSchema { id }),
             Some(Learned::Unreadable(problem)) => {

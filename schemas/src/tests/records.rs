@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Choices, choices, for_every_record};
 use crate::datum::Datum;
-use crate::{AvroRecord, Money, OrderLine, OrderPlaced, PaymentState, StockLine, TOPICS};
+use crate::{AvroRecord, Codec, Money, OrderLine, OrderPlaced, PaymentState, StockLine, TOPICS};
 
 /// The schema without docs, namespaces and logical types, every name spelled out.
 fn bare(schema: &Value, names: &mut Map<String, Value>) -> Value {
@@ -120,12 +120,28 @@ fn never_panics_when_bent<T: AvroRecord + PartialEq + std::fmt::Debug>(mut choic
     never_panics::<T>(&bytes);
 }
 
+/// A version with one more field, in front, is another schema and the same record.
+fn resolves_another_version<T: AvroRecord + PartialEq + std::fmt::Debug>(mut choices: Choices) {
+    let mut schema: Value = serde_json::from_str(T::schema_json()).unwrap();
+    schema["fields"].as_array_mut().unwrap().insert(0, json!({ "name": "extra", "type": "boolean" }));
+    let codec = Codec::offline();
+    codec.learn(900, Some(&schema.to_string()));
+    let value = T::made(&mut choices);
+    let bytes = [&[0], &900_u32.to_be_bytes()[..], &[1], &bytes_of(&value)].concat();
+    assert_eq!(codec.decode(&bytes), Ok(value));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn bytes_agree_with_apache_avro(choices in choices()) {
         for_every_record!(agrees_with_apache(choices.clone()));
+    }
+
+    #[test]
+    fn another_version_of_any_record_is_resolved(choices in choices()) {
+        for_every_record!(resolves_another_version(choices.clone()));
     }
 
     #[test]
@@ -221,8 +237,8 @@ fn bad_json_names_the_field() {
     assert!(unknown.starts_with("not a OrderPlaced: `lines[1].colour` is not a field of OrderLine"), "{unknown}");
     let wrong = refused(|json| json["expected_total"]["minor"] = json!(1.5));
     assert!(wrong.contains("`expected_total.minor` wants a whole number of 64 bits, has 1.5"), "{wrong}");
-    let symbol = crate::Codec::offline();
-    let error = crate::encode_json(&symbol, "stock.events", &json!({ "kind": "LOST" })).unwrap_err().to_string();
+    let error =
+        crate::encode_json(&Codec::offline(), "stock.events", &json!({ "kind": "LOST" })).unwrap_err().to_string();
     assert!(error.contains("`order_id` is missing"), "{error}");
     assert!(
         PaymentState::parse_json(&json!("LOST")).unwrap_err().problem.contains("wants one of UNKNOWN, AUTHORIZING")
