@@ -228,6 +228,7 @@ async fn serve(config: BrokerConfig, open: Open, stopped: oneshot::Receiver<()>)
             }
         }
         () = keep_time(&open.shared) => {}
+        () = compact(&open.shared, config.settings.housekeeping_interval) => {}
         _ = stopped => {}
     }
 }
@@ -238,5 +239,22 @@ async fn keep_time(shared: &Shared) {
     loop {
         ticks.tick().await;
         shared.with_core(|core, now| core.tick(now));
+    }
+}
+
+/// Runs compaction passes one after the other, off the threads that serve connections.
+async fn compact(shared: &Shared, interval: i64) {
+    let interval = Duration::from_millis(u64::try_from(interval).unwrap_or(0).max(1));
+    loop {
+        tokio::time::sleep(interval).await;
+        while let Some(job) = shared.with_core(|core, now| core.next_compaction(now)) {
+            let at = job.partition().clone();
+            let Ok(result) = tokio::task::spawn_blocking(|| job.run()).await else {
+                // Only a panic ends it early; the partition stays marked, so it is not tried again.
+                tracing::error!(?at, "compaction died");
+                continue;
+            };
+            shared.with_core(|core, now| core.finish_compaction(now, &at, result));
+        }
     }
 }

@@ -67,7 +67,7 @@ fn one_data_folder_serves_one_broker() {
 #[test]
 fn a_killed_broker_keeps_what_it_acknowledged() {
     let dir = tempfile::tempdir().expect("a folder");
-    let process = Process::start(dir.path(), 0);
+    let mut process = Process::start(dir.path(), 0);
     let servers = process.servers();
     create_topic(&servers, "in", 1, &[]);
     create_topic(&servers, "out", 1, &[]);
@@ -100,7 +100,7 @@ fn a_killed_broker_keeps_what_it_acknowledged() {
     living.send_offsets_to_transaction(&offset("in", 0, 9), &group, PATIENCE).expect("sent");
 
     let address = process.kill();
-    let process = Process::start(dir.path(), address.port());
+    let _process = Process::start(dir.path(), address.port());
 
     assert_eq!(values(&servers, "out", 0, "read_committed"), ["committed"]);
     // The client that lives may still commit what it has open, offsets included.
@@ -110,13 +110,12 @@ fn a_killed_broker_keeps_what_it_acknowledged() {
     drop(next);
     assert_eq!(values(&servers, "out", 0, "read_committed"), ["committed", "open when killed, client alive"]);
     assert_eq!(committed(&servers, "g", "in", 0), Some(9));
-    drop(process);
 }
 
 #[test]
 fn an_open_transaction_times_out_after_a_kill() {
     let dir = tempfile::tempdir().expect("a folder");
-    let process = Process::start(dir.path(), 0);
+    let mut process = Process::start(dir.path(), 0);
     let servers = process.servers();
     create_topic(&servers, "t", 1, &[]);
     let slow: BaseProducer = client(&servers)
@@ -140,7 +139,7 @@ fn an_open_transaction_times_out_after_a_kill() {
 #[test]
 fn a_group_lives_through_a_kill_without_a_rebalance() {
     let dir = tempfile::tempdir().expect("a folder");
-    let process = Process::start(dir.path(), 0);
+    let mut process = Process::start(dir.path(), 0);
     let servers = process.servers();
     create_topic(&servers, "t", 2, &[]);
     let member: BaseConsumer = consumer(&servers, "g").set("session.timeout.ms", "20000").create().expect("a consumer");

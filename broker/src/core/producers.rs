@@ -128,12 +128,6 @@ impl Producers {
         self.open.keys().next().copied()
     }
 
-    /// Whether this producer has an open transaction here.
-    #[must_use]
-    pub fn has_open(&self, producer_id: i64) -> bool {
-        self.by_id.get(&producer_id).is_some_and(|producer| producer.open_since.is_some())
-    }
-
     /// Producers with an open transaction here.
     pub fn open_producers(&self) -> impl Iterator<Item = i64> + '_ {
         self.open.values().copied()

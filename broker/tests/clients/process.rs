@@ -29,7 +29,7 @@ impl Process {
     }
 
     /// `kill -9`.
-    pub fn kill(mut self) -> SocketAddr {
+    pub fn kill(&mut self) -> SocketAddr {
         self.child.kill().expect("killed");
         self.child.wait().expect("ended");
         self.address
