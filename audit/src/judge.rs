@@ -97,7 +97,8 @@ impl Order {
             return;
         }
         let payment = &self.payment;
-        if payment.version > 0 && payment.refused == 0 {
+        let commanded = self.void_asked.or(self.capture_asked).or(self.refund_asked).is_some();
+        if payment.version > 0 && payment.refused == 0 && !commanded {
             object(Promise::P5, self.payment_place(), format_args!("a payment for an order nobody accepted"));
         } else if let Some(place) = self.event_place
             && self.cancel_asked.is_none()
@@ -124,7 +125,8 @@ impl Order {
         if let Some(accepted) = &self.accepted
             && !self.sealed
         {
-            if sums.authorized > 0 && (sums.authorized, payment.currency) != (accepted.total_minor, accepted.currency) {
+            let other_currency = sums.authorized > 0 && payment.currency != accepted.currency;
+            if sums.authorized > accepted.total_minor || other_currency {
                 let what = format_args!(
                     "authorized {} {}, the order is worth {} {}",
                     sums.authorized,
@@ -194,7 +196,8 @@ impl Order {
         let payment = &self.payment;
         let excused = |place: &Place| desk.letters.has(*place) || payment.refused > 0;
         let captured = payment.sums.captured > 0;
-        let unheeded = |asked: Option<Place>, done: bool| asked.filter(|place| !done && !excused(place));
+        let settled = payment.version == 0 || payment_is_final(payment.state);
+        let unheeded = |asked: Option<Place>, done: bool| asked.filter(|place| !done && settled && !excused(place));
         if let Some(place) = unheeded(self.capture_asked, captured || gone(payment.state)) {
             object(Promise::P5, place, format_args!("a capture was commanded and did not happen"));
         }
@@ -205,7 +208,7 @@ impl Order {
             object(Promise::P5, place, format_args!("a refund was commanded and did not happen"));
         }
         if let Some(place) = self.cancel_asked.filter(|place| !desk.letters.has(*place))
-            && self.status != OrderStatus::Cancelled
+            && (self.version == 0 || self.status == OrderStatus::Completed)
             && !self.cancel_refused
         {
             object(Promise::P9, place, format_args!("a cancel request that was neither followed nor refused"));
@@ -215,6 +218,10 @@ impl Order {
         }
         if captured && self.capture_asked.is_none() {
             object(Promise::P5, self.payment_place(), format_args!("captured, but nobody commanded it"));
+        }
+        let whole = self.accepted.as_ref().is_some_and(|accepted| accepted.total_minor == payment.sums.authorized);
+        if payment.state == PaymentState::Voided && whole && payment.sums.authorized > 0 && self.void_asked.is_none() {
+            object(Promise::P5, self.payment_place(), format_args!("voided, but nobody commanded it"));
         }
         for call in &self.calls {
             let of_group = |ask: Ask| {
@@ -231,10 +238,7 @@ impl Order {
                     }
                 }
                 (None, Some(place), ask) => {
-                    let to_reserve = ask == Ask::Release && of_group(Ask::Reserve).is_some_and(|c| c.asked.is_some());
-                    if !to_reserve {
-                        object(Promise::P5, place, format_args!("an answer to a {ask:?} command that nobody gave"));
-                    }
+                    object(Promise::P5, place, format_args!("an answer to a {ask:?} command that nobody gave"));
                 }
                 _ => {}
             }

@@ -252,6 +252,12 @@ impl Audit {
         self.on(&entry.order_id, place, |order, desk| order.provider(entry, desk));
     }
 
+    /// How many orders are known, and how many of them have not ended.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        (self.orders.len() as u64, self.pending)
+    }
+
     /// Whether every order that was placed is decided and every accepted one final, its payment too. Enough to stop
     /// waiting; then read every topic to its end before asking for the report.
     #[must_use]

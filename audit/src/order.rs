@@ -98,6 +98,10 @@ pub(crate) struct Order {
     pub(crate) event_place: Option<Place>,
     pub(crate) was_confirmed: bool,
     pub(crate) was_shipped: bool,
+    /// Groups as of the last event: partition, attempt and whether they were to be released.
+    groups: Vec<(i32, i32, bool)>,
+    /// The payment as fulfillment last heard of it.
+    payment_heard: PaymentState,
     /// Groups as of the confirmation: partition and attempt.
     pub(crate) confirmed: Vec<(i32, i32)>,
     pub(crate) cancel_asked: Option<Place>,
@@ -132,6 +136,8 @@ pub(crate) struct Closed {
     outcome: Outcome,
     payment: PaymentState,
     provider_agrees: bool,
+    cancel_refused: bool,
+    command_refused: bool,
     was_confirmed: bool,
     was_shipped: bool,
 }
@@ -165,6 +171,8 @@ impl Order {
             event_place: None,
             was_confirmed: false,
             was_shipped: false,
+            groups: Vec::new(),
+            payment_heard: PaymentState::Unknown,
             confirmed: Vec::new(),
             cancel_asked: None,
             cancel_refused: false,
@@ -274,8 +282,10 @@ impl Order {
             desk.findings.add(Promise::P8, &self.id, place, what);
             return;
         }
-        let second_authorization = event.kind == PaymentEventKind::Authorized && before.authorizations > 0;
-        let second_capture = event.kind == PaymentEventKind::Captured && before.captures > 0;
+        let authorized = event.kind == PaymentEventKind::Authorized || event.authorized_minor > before.sums.authorized;
+        let captured = event.kind == PaymentEventKind::Captured || event.captured_minor > before.sums.captured;
+        let second_authorization = authorized && before.authorizations > 0;
+        let second_capture = captured && before.captures > 0;
         if event.version > before.version + 1 {
             let what = format_args!("payment version {} comes right after version {}", event.version, before.version);
             desk.findings.add(Promise::P5, &self.id, place, what);
@@ -305,8 +315,8 @@ impl Order {
             state: event.state,
             currency,
             sums,
-            authorizations: before.authorizations + u32::from(event.kind == PaymentEventKind::Authorized),
-            captures: before.captures + u32::from(event.kind == PaymentEventKind::Captured),
+            authorizations: before.authorizations + u32::from(authorized),
+            captures: before.captures + u32::from(captured),
             refused: before.refused + u32::from(event.kind == PaymentEventKind::CommandRefused),
             waits_for: event.waits_for,
             until: event.until.is_some(),
@@ -420,6 +430,10 @@ impl Order {
         self.was_confirmed |= event.status == OrderStatus::Confirmed;
         self.was_shipped |= matches!(event.status, OrderStatus::PartiallyShipped | OrderStatus::Shipped);
         self.cancel_refused |= event.kind == OrderEventKind::CancelRefused;
+        let released = |state| matches!(state, GroupState::Releasing | GroupState::Released);
+        self.groups.clear();
+        self.groups.extend(event.groups.iter().map(|g| (g.stock_partition, g.attempt, released(g.state))));
+        self.payment_heard = event.payment;
         self.version = event.version;
         self.status = event.status;
         self.waits_for = event.waits_for;
@@ -502,6 +516,23 @@ impl Order {
         }
     }
 
+    /// Whether the other topics have told what fulfillment heard before its last event. Until then an order may look
+    /// finished only because its topics were read one after the other.
+    fn is_all_read(&self) -> bool {
+        if self.sealed {
+            return true;
+        }
+        let answered = |partition: i32, attempt: i32, ask: Ask| {
+            let mut calls = self.calls.iter().filter(|c| (c.partition, c.attempt, c.ask) == (partition, attempt, ask));
+            calls.any(|call| call.answered.is_some())
+        };
+        let told = |&(partition, attempt, released): &(i32, i32, bool)| {
+            let let_go = answered(partition, attempt, Ask::Release);
+            let_go || (!released && answered(partition, attempt, Ask::Reserve))
+        };
+        (self.payment_heard == PaymentState::Unknown || self.payment.version > 0) && self.groups.iter().all(told)
+    }
+
     /// The few bytes to keep once everything about it is known, at its end and as it must be.
     pub(crate) fn close(&self, desk: &Desk) -> Option<Closed> {
         let [body] = self.bodies.as_slice() else { return None };
@@ -516,6 +547,9 @@ impl Order {
         };
         if self.cancel_asked.is_some() && matches!(outcome, Outcome::Rejected(_)) {
             return None; // fulfillment will have a word on it
+        }
+        if !self.is_all_read() {
+            return None;
         }
         let mut offends = false;
         self.judge(crate::Phase::Settled, desk, &mut |_, _, _| offends = true);
@@ -532,6 +566,8 @@ impl Order {
             outcome,
             payment: self.payment.state,
             provider_agrees: self.provider.is_some(),
+            cancel_refused: self.cancel_refused,
+            command_refused: self.payment.refused > 0,
             was_confirmed: self.was_confirmed,
             was_shipped: self.was_shipped,
         })
@@ -573,9 +609,11 @@ impl Order {
             },
             authorizations: u32::from(closed.authorized > 0),
             captures: captured,
+            refused: u32::from(closed.command_refused),
             ..Payment::default()
         };
         order.order_known = true;
+        order.cancel_refused = closed.cancel_refused;
         order.version = i64::from(closed.version);
         order.was_confirmed = closed.was_confirmed;
         order.was_shipped = closed.was_shipped;

@@ -306,7 +306,7 @@ impl Shop {
 
     /// Which selected order each cancellation takes back whole: order and document. Counts the others.
     fn match_cancellations(&mut self, selected: usize) -> Vec<(usize, usize)> {
-        let mut by_customer: HashMap<&str, Vec<(usize, Vec<(u32, i64)>)>> = HashMap::new();
+        let mut by_customer: HashMap<&str, Vec<(usize, Units)>> = HashMap::new();
         for (at, order) in self.orders.iter().enumerate().filter(|(_, order)| !order.customer.is_empty()) {
             let units = added_up(order.lines.iter().map(|&(sku, quantity)| (sku, i64::from(quantity))));
             by_customer.entry(&order.customer).or_default().push((at, units));
@@ -408,8 +408,10 @@ fn catalog_prices(frequency: &HashMap<(u32, i64), u32>, skus: usize) -> Vec<i64>
 }
 
 /// Units per SKU, ascending.
-fn added_up(lines: impl Iterator<Item = (u32, i64)>) -> Vec<(u32, i64)> {
-    let mut units: Vec<(u32, i64)> = lines.collect();
+type Units = Vec<(u32, i64)>;
+
+fn added_up(lines: impl Iterator<Item = (u32, i64)>) -> Units {
+    let mut units: Units = lines.collect();
     units.sort_unstable_by_key(|(sku, _)| *sku);
     units.dedup_by(|next, sum| {
         let same = next.0 == sum.0;

@@ -1,0 +1,408 @@
+//! A clean history passes, and for each promise a history with one defect breaks that promise and no other.
+
+mod history;
+
+use history::{Any, History, clean, placed};
+use millrace_audit::{Audit, Phase, Promise, Report};
+use millrace_schemas::*;
+
+/// Takes out the records that match; at least one must.
+fn remove(h: &mut History, unwanted: impl Fn(&Any) -> bool) {
+    let before = h.records.len();
+    h.records.retain(|(_, record)| !unwanted(record));
+    assert!(h.records.len() < before, "nothing was taken out");
+}
+
+/// Changes the records that match; at least one must.
+fn change(h: &mut History, change: impl Fn(&mut Any) -> bool) {
+    let changed = h.records.iter_mut().filter_map(|(_, record)| change(record).then_some(())).count();
+    assert!(changed > 0, "nothing was changed");
+}
+
+fn broken(report: &Report) -> Vec<Promise> {
+    report.promises.iter().filter(|v| !v.holds).map(|v| v.promise).collect()
+}
+
+/// That promise is broken, no other, whichever way the topics are read.
+fn breaks_only(promise: Promise, spoil: impl FnOnce(&mut History)) {
+    let mut h = clean();
+    spoil(&mut h);
+    let report = h.report(Phase::Settled);
+    assert_eq!(broken(&report), [promise], "{report}");
+    assert!(!report.holds());
+    let verdict = report.verdict(promise);
+    assert!(verdict.violations > 0 && !verdict.examples.is_empty());
+    assert!(verdict.examples.iter().all(|example| !example.what.is_empty() && !example.topic.is_empty()));
+    let backwards = h.report_in_order(Phase::Settled, &mut |topics| topics - 1);
+    assert_eq!(broken(&backwards), [promise], "topic by topic, the last first\n{backwards}");
+}
+
+#[test]
+fn a_clean_history_holds_and_adds_up() {
+    let report = clean().report(Phase::Settled);
+    assert!(report.holds(), "{report}");
+    let orders = &report.orders;
+    assert_eq!((orders.placed, orders.duplicates, orders.conflicting), (5, 1, 1));
+    assert_eq!((orders.accepted, orders.confirmed, orders.shipped, orders.completed), (4, 3, 2, 2));
+    assert_eq!(orders.rejected.get("UNKNOWN_SKU"), Some(&1));
+    assert_eq!(orders.cancelled.get("OUT_OF_STOCK"), Some(&1));
+    assert_eq!(orders.cancelled.get("CUSTOMER"), Some(&1));
+    assert!(orders.open.is_empty());
+    let money = &report.money["GBP"];
+    assert_eq!(money.authorized, money.captured + money.voided);
+    assert_eq!(money.captured, 3 * 102 + 2 * 102 + 3 * 103);
+    let stock = &report.stock;
+    assert_eq!((stock.skus, stock.opening, stock.received, stock.adjusted), (4, 41, 5, -3));
+    assert_eq!((stock.shipped, stock.on_hand, stock.reserved), (8, 35, 0));
+    assert_eq!(report.dead_letters.get("intake"), Some(&1));
+}
+
+#[test]
+fn the_report_reads_well_and_survives_json() {
+    let mut h = clean();
+    remove(&mut h, |r| matches!(r, Any::Level(level) if level.cause == LevelCause::Shipped));
+    let report = h.report(Phase::Settled);
+    let text = report.to_string();
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    assert!(text.contains("P1 holds") && text.contains("P5 BROKEN"), "{text}");
+    let json = serde_json::to_string(&report).expect("serializes");
+    assert_eq!(serde_json::from_str::<Report>(&json).expect("deserializes"), report);
+}
+
+#[test]
+fn examples_are_bounded() {
+    let mut h = clean();
+    for n in 0..50 {
+        h.push(0, Any::Placed(placed(&format!("lost-{n}"), &[("a1", 1)])));
+    }
+    let report = h.report(Phase::Settled);
+    let verdict = report.verdict(Promise::P1);
+    assert_eq!((verdict.violations, verdict.examples.len()), (50, millrace_audit::finding::EXAMPLES));
+}
+
+#[test]
+fn settled_means_decided_and_final() {
+    let h = clean();
+    let mut pick = |_: usize| 0;
+    assert!(h.audit_in_order(&mut pick).settled());
+    let mut undecided = h.clone();
+    undecided.push(0, Any::Placed(placed("late", &[("a1", 1)])));
+    assert!(!undecided.audit_in_order(&mut pick).settled());
+    let mut unpaid = h.clone();
+    remove(&mut unpaid, |r| matches!(r, Any::Payment(e) if e.state == PaymentState::Captured && e.order_id == "whole"));
+    assert!(!unpaid.audit_in_order(&mut pick).settled());
+    let mut lettered = h.clone();
+    lettered.push(0, Any::Placed(placed("garbage", &[("a1", 1)])));
+    let offset =
+        2 * lettered.records.iter().filter(|(p, r)| *p == 0 && r.topic() == "orders.placed").count() as i64 - 2;
+    lettered.push(0, Any::Letter("orders.placed", 0, offset));
+    assert!(lettered.audit_in_order(&mut pick).settled());
+    assert!(lettered.report(Phase::Settled).holds());
+    assert!(Audit::new(Codec::offline()).settled());
+}
+
+#[test]
+fn while_running_an_open_order_names_its_wait() {
+    let mut h = clean();
+    h.provider.clear();
+    h.accept("open", &[("a1", 1)]);
+    h.reserving("open");
+    let report = h.report(Phase::Running);
+    assert!(report.holds(), "{report}");
+    assert_eq!(report.orders.open.get("STOCK"), Some(&1));
+    assert_eq!(broken(&h.report(Phase::Settled)), [Promise::P1]);
+    change(&mut h, |r| match r {
+        Any::Order(e) if e.order_id == "open" => {
+            e.until = None;
+            true
+        }
+        _ => false,
+    });
+    assert_eq!(broken(&h.report(Phase::Running)), [Promise::P1]);
+}
+
+// ---- P1
+
+#[test]
+fn p1_an_order_that_nobody_decides() {
+    breaks_only(Promise::P1, |h| remove(h, |r| matches!(r, Any::Rejected(x) if x.order_id == "nobody")));
+}
+
+#[test]
+fn p1_an_order_accepted_and_rejected() {
+    breaks_only(Promise::P1, |h| {
+        let order = placed("regret", &[("a1", 1)]);
+        h.reject(&order, RejectReason::SoldOut);
+    });
+}
+
+#[test]
+fn p1_an_accepted_order_that_never_ends() {
+    breaks_only(Promise::P1, |h| remove(h, |r| matches!(r, Any::Order(e) if e.status == OrderStatus::Cancelled)));
+}
+
+// ---- P2
+
+#[test]
+fn p2_captured_twice() {
+    breaks_only(Promise::P2, |h| h.payment("whole", PaymentEventKind::Captured, PaymentState::Captured, |_| {}));
+}
+
+#[test]
+fn p2_an_authorization_left_open() {
+    breaks_only(Promise::P2, |h| {
+        remove(h, |r| matches!(r, Any::Payment(e) if e.order_id == "regret" && e.state == PaymentState::Voided));
+        h.provider.retain(|entry| entry.order_id != "regret");
+        h.provider.push(millrace_audit::ProviderEntry {
+            order_id: "regret".to_owned(),
+            currency: "GBP".to_owned(),
+            authorized_minor: 102,
+            captured_minor: 0,
+            voided_minor: 0,
+            refunded_minor: 0,
+            authorizations: 1,
+            captures: 0,
+            live: 1,
+        });
+    });
+}
+
+#[test]
+fn p2_captured_more_than_shipped() {
+    breaks_only(Promise::P2, |h| {
+        change(h, |r| match r {
+            Any::Payment(e) if e.order_id == "split" && e.state == PaymentState::Captured => {
+                (e.captured_minor, e.voided_minor) = (e.authorized_minor, 0);
+                true
+            }
+            _ => false,
+        });
+        let entry = h.provider.iter_mut().find(|entry| entry.order_id == "split").expect("split was paid");
+        (entry.captured_minor, entry.voided_minor) = (entry.authorized_minor, 0);
+    });
+}
+
+#[test]
+fn p2_the_provider_says_otherwise() {
+    breaks_only(Promise::P2, |h| h.provider[0].captures = 2);
+    breaks_only(Promise::P2, |h| h.provider[0].authorized_minor += 1);
+    breaks_only(Promise::P2, |h| {
+        h.provider.remove(0);
+    });
+    breaks_only(Promise::P2, |h| h.provider[2].live = 2);
+}
+
+// ---- P3
+
+#[test]
+fn p3_granted_what_is_not_there() {
+    breaks_only(Promise::P3, |h| h.completed("greedy", &[("b1", 2)]));
+}
+
+#[test]
+fn p3_a_closed_order_keeps_its_reservation() {
+    breaks_only(Promise::P3, |h| {
+        h.accept("kept", &[("a1", 1)]);
+        h.reserving("kept");
+        h.stock("kept", StockCommandKind::Reserve, "", &[("a1", 1)]);
+        h.void("kept");
+        h.cancelled("kept", CancelReason::Timeout);
+    });
+}
+
+#[test]
+fn p3_a_balance_that_does_not_add_up() {
+    breaks_only(Promise::P3, |h| {
+        change(h, |r| match r {
+            Any::Level(level) if level.cause == LevelCause::Reserved => {
+                level.on_hand += 1;
+                true
+            }
+            _ => false,
+        });
+    });
+}
+
+#[test]
+fn p3_stock_from_nowhere() {
+    breaks_only(Promise::P3, |h| {
+        h.level("a1", "gift", |level| (level.received, level.cause) = (level.received + 7, LevelCause::Receipt));
+    });
+    breaks_only(Promise::P3, |h| {
+        change(h, |r| match r {
+            Any::Adjustment(a) if a.adjustment_id == "c1" => {
+                a.quantity = 17;
+                true
+            }
+            _ => false,
+        });
+    });
+}
+
+#[test]
+fn a_write_off_below_what_is_reserved_is_no_oversell() {
+    let mut h = clean();
+    h.accept("late", &[("b22", 5)]);
+    h.reserving("late");
+    h.stock("late", StockCommandKind::Reserve, "", &[("b22", 5)]);
+    h.adjust("w2", "b22", AdjustmentKind::WriteOff, 13);
+    h.stock("late", StockCommandKind::Release, "", &[("b22", 5)]);
+    h.void("late");
+    h.cancelled("late", CancelReason::NeverShipped);
+    let report = h.report(Phase::Settled);
+    assert!(report.holds(), "{report}");
+}
+
+// ---- P4
+
+#[test]
+fn p4_accepted_twice() {
+    breaks_only(Promise::P4, |h| {
+        let again = h.records.iter().find(|(_, r)| matches!(r, Any::Accepted(_))).expect("one is").clone();
+        h.records.push(again);
+    });
+}
+
+#[test]
+fn p4_another_body_that_is_not_refused() {
+    let conflict = |r: &Any| matches!(r, Any::Rejected(x) if x.reason == RejectReason::ConflictingDuplicate);
+    breaks_only(Promise::P4, |h| remove(h, conflict));
+}
+
+#[test]
+fn p4_a_repeated_submit_refused_as_another_body() {
+    breaks_only(Promise::P4, |h| {
+        h.reject(&placed("whole", &[("a1", 2), ("a2", 1)]), RejectReason::ConflictingDuplicate);
+    });
+}
+
+// ---- P5
+
+#[test]
+fn p5_an_answer_without_its_balances() {
+    breaks_only(Promise::P5, |h| {
+        h.stock_command("whole", 1, StockCommandKind::Ship, "9", &[("b1", 1)]);
+        h.accept("half", &[("a1", 1)]);
+        h.reserving("half");
+        h.stock_command("half", 0, StockCommandKind::Reserve, "", &[("a1", 1)]);
+        h.stock_event("half", 0, StockEventKind::Reserved, "", &[("a1", 1)]);
+        h.confirm("half", &[0]);
+        h.ship("half", "1", OrderStatus::Shipped);
+        h.stock_command("half", 0, StockCommandKind::Ship, "1", &[("a1", 1)]);
+        h.stock_event("half", 0, StockEventKind::Shipped, "1", &[("a1", 1)]);
+        h.capture("half", 102);
+        h.order("half", OrderEventKind::Completed, OrderStatus::Completed, |_| {});
+        remove(h, |r| matches!(r, Any::StockCommand(c) if c.order_id == "whole" && c.command_id == "9"));
+    });
+}
+
+#[test]
+fn p5_a_balance_is_missing() {
+    breaks_only(Promise::P5, |h| {
+        let gone = |r: &Any| matches!(r, Any::Level(l) if l.cause == LevelCause::Reserved && l.cause_id == "split");
+        remove(h, gone);
+    });
+}
+
+#[test]
+fn p5_an_event_is_missing() {
+    breaks_only(Promise::P5, |h| {
+        remove(h, |r| matches!(r, Any::Order(e) if e.order_id == "split" && e.status == OrderStatus::PartiallyShipped));
+    });
+    breaks_only(Promise::P5, |h| {
+        remove(h, |r| matches!(r, Any::Payment(e) if e.kind == PaymentEventKind::CaptureRequested));
+    });
+}
+
+#[test]
+fn p5_an_acceptance_of_what_nobody_placed() {
+    breaks_only(Promise::P5, |h| remove(h, |r| matches!(r, Any::Placed(p) if p.order_id == "regret")));
+}
+
+#[test]
+fn p5_a_capture_that_nobody_commanded() {
+    let capture = |r: &Any| matches!(r, Any::PaymentCommand(c) if c.kind == PaymentCommandKind::Capture);
+    breaks_only(Promise::P5, |h| remove(h, capture));
+}
+
+#[test]
+fn p5_confirmed_with_a_group_not_granted() {
+    breaks_only(Promise::P5, |h| {
+        change(h, |r| match r {
+            Any::Order(e) if e.kind == OrderEventKind::Confirmed && e.order_id == "split" => {
+                e.groups[1].state = GroupState::Requested;
+                true
+            }
+            _ => false,
+        });
+    });
+    breaks_only(Promise::P5, |h| {
+        change(h, |r| match r {
+            Any::Order(e) if e.kind == OrderEventKind::Confirmed && e.order_id == "split" => e.groups.pop().is_some(),
+            _ => false,
+        });
+    });
+}
+
+// ---- P8
+
+#[test]
+fn p8_versions_that_go_back() {
+    breaks_only(Promise::P8, |h| {
+        let again = h.records.iter().rev().find(|(_, r)| matches!(r, Any::Order(_))).expect("one is").clone();
+        h.records.push(again);
+    });
+    breaks_only(Promise::P8, |h| {
+        let again = h.records.iter().rev().find(|(_, r)| matches!(r, Any::Payment(_))).expect("one is").clone();
+        h.records.push(again);
+    });
+    breaks_only(Promise::P8, |h| {
+        let again = h.records.iter().rev().find(|(_, r)| matches!(r, Any::Level(_))).expect("one is").clone();
+        h.records.push(again);
+    });
+}
+
+#[test]
+fn p8_a_move_that_is_not_allowed() {
+    breaks_only(Promise::P8, |h| {
+        h.order("regret", OrderEventKind::Noted, OrderStatus::Reserving, |_| {});
+        h.cancelled("regret", CancelReason::Customer);
+    });
+    breaks_only(Promise::P8, |h| {
+        h.payment("regret", PaymentEventKind::CaptureRequested, PaymentState::Capturing, |_| {});
+        h.payment("regret", PaymentEventKind::Voided, PaymentState::Voided, |_| {});
+    });
+}
+
+// ---- P9
+
+#[test]
+fn p9_an_unreadable_record_that_vanishes() {
+    breaks_only(Promise::P9, |h| remove(h, |r| matches!(r, Any::Letter(..))));
+}
+
+#[test]
+fn p9_a_dead_letter_of_nothing() {
+    breaks_only(Promise::P9, |h| h.push(0, Any::Letter("orders.placed", 1, 17)));
+    breaks_only(Promise::P9, |h| h.push(0, Any::Letter("orders.placed", 7, 0)));
+    breaks_only(Promise::P9, |h| h.push(0, Any::Letter("no.such.topic", 0, 0)));
+}
+
+#[test]
+fn p9_the_same_dead_letter_twice() {
+    breaks_only(Promise::P9, |h| h.push(0, Any::Letter("orders.placed", 1, 0)));
+}
+
+#[test]
+fn p9_an_adjustment_without_effect() {
+    breaks_only(Promise::P9, |h| {
+        h.adjust("r9", "a1", AdjustmentKind::Receipt, 5);
+        remove(h, |r| matches!(r, Any::Level(level) if level.cause_id == "r9"));
+    });
+}
+
+#[test]
+fn p9_commands_and_requests_without_answer() {
+    breaks_only(Promise::P9, |h| h.stock_command("regret", 1, StockCommandKind::Reserve, "", &[("b1", 1)]));
+    breaks_only(Promise::P9, |h| h.cancel_request("whole"));
+}
