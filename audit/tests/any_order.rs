@@ -22,7 +22,7 @@ proptest! {
         prop_assert_eq!(report, expected);
     }
 
-    /// Every record matters: without any one of most kinds something is found.
+    /// Every record matters: without any one of them something is found, in whatever order the rest is read.
     #[test]
     fn a_lost_record_is_found_in_any_order(
         lost in 0usize..1000,
@@ -39,7 +39,6 @@ proptest! {
         };
         let candidates: Vec<usize> =
             h.records.iter().enumerate().filter(|(_, (_, r))| matters(r)).map(|(at, _)| at).collect();
-        // The last word on a balance is proved by the answer beside it, and the last word on an order by P1.
         let (_, gone) = h.records.remove(candidates[lost % candidates.len()]);
         let mut next = picks.iter().cycle();
         let audit = h.audit_in_order(&mut |topics| next.next().map_or(0, |pick| pick % topics));

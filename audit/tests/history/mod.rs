@@ -8,6 +8,9 @@
 use millrace_audit::{Audit, Phase, ProviderEntry, Report};
 use millrace_schemas::*;
 
+/// What is left of a topic: partition, offset, record.
+type Queue<'h> = std::collections::VecDeque<(i32, i64, &'h Any)>;
+
 /// A record of any type.
 #[derive(Clone, Debug)]
 pub enum Any {
@@ -67,7 +70,7 @@ impl Any {
         }
     }
 
-    fn value(&self, codec: &Codec) -> Vec<u8> {
+    pub fn value(&self, codec: &Codec) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
             Self::Placed(r) => codec.encode(self.topic(), r, &mut out),
@@ -462,12 +465,12 @@ impl History {
     pub fn audit_in_order(&self, pick: &mut dyn FnMut(usize) -> usize) -> Audit {
         let codec = Codec::offline();
         let mut audit = Audit::new(codec.clone());
-        let mut queues: Vec<(&str, std::collections::VecDeque<(i32, i64, &Any)>)> = Vec::new();
+        let mut queues: Vec<(&str, Queue<'_>)> = Vec::new();
         let mut ends: std::collections::HashMap<(&str, i32), i64> = std::collections::HashMap::new();
         for (partition, record) in &self.records {
             let end = ends.entry((record.topic(), *partition)).or_insert(0);
             let at = queues.iter().position(|(topic, _)| *topic == record.topic()).unwrap_or_else(|| {
-                queues.push((record.topic(), std::collections::VecDeque::new()));
+                queues.push((record.topic(), Queue::new()));
                 queues.len() - 1
             });
             queues[at].1.push_back((*partition, *end, record));
