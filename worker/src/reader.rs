@@ -125,7 +125,8 @@ impl TopicReader {
         let mut records = Vec::new();
         let deadline = Instant::now() + wait;
         while records.len() < most {
-            let left = if records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let left =
+                if records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             match raw::poll(&self.consumer, left) {
                 Polled::Nothing => break,
                 Polled::Record { topic, partition, record } => {

@@ -1,4 +1,5 @@
 //! The state directory: whole batches after a kill, and what cannot be trusted is set aside.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

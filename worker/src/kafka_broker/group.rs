@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 
+use super::ClientCounters;
 use super::context::{GroupContext, Rebalance, mends_itself};
 use super::errors::of_question;
 use super::raw;
@@ -50,7 +52,7 @@ pub(super) struct Group {
     unanswered: bool,
     /// Held back as a whole because the engine has no room.
     held_back: bool,
-    stale: u64,
+    counters: Arc<ClientCounters>,
 }
 
 impl Group {
@@ -59,6 +61,7 @@ impl Group {
         topology: &Topology,
         id: SubTopologyId,
         wake: Sender<()>,
+        counters: Arc<ClientCounters>,
     ) -> Result<Self, BrokerError> {
         let spec = topology.sub_topology(id);
         let name = topology.group(id);
@@ -85,13 +88,8 @@ impl Group {
             released: BTreeSet::new(),
             unanswered: false,
             held_back: false,
-            stale: 0,
+            counters,
         })
-    }
-
-    /// Records of an earlier position that were dropped.
-    pub(super) fn stale(&self) -> u64 {
-        self.stale
     }
 
     fn consumer(&self) -> Result<&Arc<BaseConsumer<GroupContext>>, BrokerError> {
@@ -141,7 +139,7 @@ impl Group {
                         records.push(record_of(&message));
                         taken += 1;
                     } else {
-                        self.stale += 1;
+                        self.counters.stale.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 Some(Err(problem)) => {

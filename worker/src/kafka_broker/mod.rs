@@ -28,7 +28,7 @@
 //!
 //! | # | trap | answer |
 //! | --- | --- | --- |
-//! | 1 | no epoch per transaction (KIP-890) | suspect producers are replaced (`producer::look_for_repetition`, `audit`); test `a_lost_connection_during_a_commit_replaces_the_producer` |
+//! | 1 | no epoch per transaction (KIP-890) | suspect producers are replaced (`producer::look_for_repetition`, `audit`); tests `a_lost_answer_to_a_commit_replaces_the_producer`, `clean_commits_replace_nothing` |
 //! | 2 | commit flushes first and fails as `Flush` | `errors::judge` aborts; unit test `a_failed_flush_aborts` |
 //! | 3 | abort waits for reports nobody serves | `producer::abort` drains before it aborts; test `an_abort_leaves_nothing` aborts with records in flight |
 //! | 4 | abort while a produce is in flight is fatal | the same drain; if it fails the producer is given up, not aborted |
@@ -63,6 +63,7 @@ pub(crate) mod raw;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,6 @@ use self::context::QuietContext;
 use self::errors::of_question;
 use self::follower::Follower;
 use self::group::Group;
-pub use self::producer::Replacements;
 use self::producer::TransactionalProducer;
 use crate::config::KafkaConfig;
 
@@ -91,6 +91,17 @@ const CLOSE: Duration = Duration::from_secs(8);
 /// The first librdkafka without the cooperative assignor's bugs.
 const LIBRARY_LEAST: i32 = 0x020c_0000;
 
+/// What a thread's clients had to do beyond their work.
+#[derive(Debug, Default)]
+pub struct ClientCounters {
+    /// Producers replaced because a commit or abort may have been sent twice.
+    pub suspect: AtomicU64,
+    /// Producers replaced because the engine did not know an outcome.
+    pub asked: AtomicU64,
+    /// Records of an earlier position that came after a rewind and were dropped.
+    pub stale: AtomicU64,
+}
+
 /// [`Broker`] on a Kafka cluster, for one stream thread.
 pub struct KafkaBroker {
     names: Vec<Arc<str>>,
@@ -99,6 +110,7 @@ pub struct KafkaBroker {
     bounds: Arc<BaseConsumer<QuietContext>>,
     producer: TransactionalProducer,
     wake: Receiver<()>,
+    counters: Arc<ClientCounters>,
     /// Whose turn it is to be polled first.
     turn: usize,
 }
@@ -120,14 +132,16 @@ impl KafkaBroker {
         if version < LIBRARY_LEAST {
             return Err(BrokerError::Fatal(format!("librdkafka {name} is too old, 2.12 is needed")));
         }
+        let counters = Arc::new(ClientCounters::default());
         let (waker, wake) = bounded(1);
         let timeout = Duration::from_millis(config.transaction_timeout_ms.into());
-        let mut producer = TransactionalProducer::new(config.producer(&topology.application), topology, timeout);
+        let mut producer =
+            TransactionalProducer::new(config.producer(&topology.application), topology, timeout, counters.clone());
         // Before joining: whatever an earlier producer of this name left open is resolved before offsets are asked for.
         producer.replace()?;
         let groups = sub_topologies
             .iter()
-            .map(|id| Group::join(config, topology, *id, waker.clone()))
+            .map(|id| Group::join(config, topology, *id, waker.clone(), counters.clone()))
             .collect::<Result<Vec<_>, _>>()?;
         let follower = Follower::open(config, topology, waker)?;
         let bounds: BaseConsumer<QuietContext> = config
@@ -141,20 +155,15 @@ impl KafkaBroker {
             bounds: Arc::new(bounds),
             producer,
             wake,
+            counters,
             turn: 0,
         })
     }
 
-    /// How often the producer was replaced, by cause.
+    /// What the clients of this thread had to do beyond their work, counted as it happens.
     #[must_use]
-    pub fn replacements(&self) -> Replacements {
-        self.producer.replacements()
-    }
-
-    /// Records of an earlier position that came after a rewind and were dropped.
-    #[must_use]
-    pub fn stale_records(&self) -> u64 {
-        self.groups.iter().map(Group::stale).sum()
+    pub fn counters(&self) -> Arc<ClientCounters> {
+        self.counters.clone()
     }
 
     fn group(&mut self, id: SubTopologyId) -> Result<&mut Group, BrokerError> {

@@ -14,6 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
+use super::ClientCounters;
 use super::context::Deliveries;
 use super::errors::{Verdict, judge, say};
 use crate::config::RECONNECT_BACKOFF_MS;
@@ -45,15 +46,6 @@ const SLOW_END: Duration = Duration::from_millis(RECONNECT_BACKOFF_MS as u64 * 7
 /// Old producers that may still be closing, at most.
 const CLOSING_MAX: usize = 4;
 
-/// Times this thread's producer was replaced, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Replacements {
-    /// A commit or abort may have been sent twice.
-    pub suspect: u64,
-    /// The engine asked for it: an outcome was unknown.
-    pub asked: u64,
-}
-
 pub(super) struct TransactionalProducer {
     config: ClientConfig,
     names: Vec<Arc<str>>,
@@ -71,11 +63,16 @@ pub(super) struct TransactionalProducer {
     ended: u64,
     suspect: Option<String>,
     closing: Arc<AtomicUsize>,
-    replacements: Replacements,
+    counters: Arc<ClientCounters>,
 }
 
 impl TransactionalProducer {
-    pub(super) fn new(config: ClientConfig, topology: &Topology, transaction_timeout: Duration) -> Self {
+    pub(super) fn new(
+        config: ClientConfig,
+        topology: &Topology,
+        transaction_timeout: Duration,
+        counters: Arc<ClientCounters>,
+    ) -> Self {
         let mut slots = 0;
         let bases = topology
             .topics
@@ -100,12 +97,8 @@ impl TransactionalProducer {
             ended: 0,
             suspect: None,
             closing: Arc::default(),
-            replacements: Replacements::default(),
+            counters,
         }
-    }
-
-    pub(super) fn replacements(&self) -> Replacements {
-        self.replacements
     }
 
     /// Serves what waits: delivery reports, errors, statistics, log lines. Never blocks.
@@ -121,7 +114,7 @@ impl TransactionalProducer {
     }
 
     pub(super) fn recreate(&mut self) -> Result<(), BrokerError> {
-        self.replacements.asked += 1;
+        self.counters.asked.fetch_add(1, Ordering::Relaxed);
         self.replace()
     }
 
@@ -211,7 +204,7 @@ impl TransactionalProducer {
         self.audit();
         if let Some(why) = self.suspect.take() {
             tracing::warn!(why, "the producer is replaced before the next transaction");
-            self.replacements.suspect += 1;
+            self.counters.suspect.fetch_add(1, Ordering::Relaxed);
             self.replace()?;
         }
         if self.state == State::Gone {

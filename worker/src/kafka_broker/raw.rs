@@ -99,7 +99,7 @@ unsafe fn headers(message: *const native::rd_kafka_message_t) -> Vec<(String, Ve
 }
 
 /// The generation of its group this consumer is in; -1 while it is in none.
-pub(super) fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> i32 {
+pub(crate) fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> i32 {
     // SAFETY: the client pointer is valid while `consumer` is borrowed; the metadata is ours and destroyed once.
     unsafe {
         let metadata = native::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());

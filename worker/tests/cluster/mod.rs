@@ -1,5 +1,5 @@
 //! A cluster for a test, its topics, and a member that copies its inputs to an output exactly once.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ pub fn cluster(partitions: i32) -> Cluster {
     Cluster { bootstrap, topology, _handle: handle, _dir: dir }
 }
 
-fn topology(partitions: i32) -> Topology {
+pub fn topology(partitions: i32) -> Topology {
     let topic = |name: &str, partitions| Topic {
         name: name.into(),
         partitions,

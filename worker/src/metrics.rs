@@ -1,0 +1,312 @@
+//! The numbers of a process for Prometheus. Children are looked up once and held; a turn of a stream thread costs one
+//! lock and some additions. No order, customer or SKU is ever a label.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millrace_runtime::{ProcessorId, Report, TaskId, TaskState, Topology};
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::kafka_broker::ClientCounters;
+use crate::state_directory::StateDirectory;
+use crate::stream_threads::Said;
+
+/// Bounds of a transaction's duration, seconds.
+const SECONDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+/// The numbers of one process.
+pub struct Metrics {
+    registry: Registry,
+    records: IntCounterVec,
+    by_processor: BTreeMap<ProcessorId, OfProcessor>,
+    commits: IntCounter,
+    committed_records: IntCounter,
+    transaction_seconds: Histogram,
+    aborts: IntCounter,
+    restored: IntCounter,
+    rebuilt: IntCounter,
+    replaced: IntCounterVec,
+    stale: IntCounter,
+    calls_in_flight: IntGauge,
+    memtable_bytes: IntGauge,
+    store_bytes: IntGauge,
+    set_aside: IntGauge,
+    tasks: IntGaugeVec,
+    lag: IntGaugeVec,
+    held: Mutex<Held>,
+}
+
+/// What one processor counts.
+struct OfProcessor {
+    dead_letters: IntCounter,
+    parked: IntCounter,
+    deadlines: IntCounter,
+    calls: IntCounter,
+    answers: IntCounter,
+}
+
+/// Children and the last values of things that are not counters at their source.
+#[derive(Default)]
+struct Held {
+    records: BTreeMap<TaskId, IntCounter>,
+    counts: BTreeMap<&'static str, IntCounterVec>,
+    threads: BTreeMap<usize, Now>,
+    clients: Vec<(Arc<ClientCounters>, [u64; 3])>,
+    stores: Option<StateDirectory>,
+}
+
+#[derive(Default)]
+struct Now {
+    calls: usize,
+    memtable: usize,
+    tasks: Vec<(TaskId, TaskState)>,
+}
+
+impl Metrics {
+    /// The metrics of a topology's processors.
+    ///
+    /// # Errors
+    /// A name is used twice: a mistake of the program.
+    pub fn new(topology: &Topology) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let add = &registry;
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            registered(add, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let counter = |name: &str, help: &str| registered(add, IntCounter::new(name, help)?);
+        let gauge = |name: &str, help: &str| registered(add, IntGauge::new(name, help)?);
+        let gauges =
+            |name: &str, help: &str, labels: &[&str]| registered(add, IntGaugeVec::new(Opts::new(name, help), labels)?);
+        let of = &["processor"];
+        let dead_letters = counters("millrace_dead_letters_total", "Records given to the dead letters", of)?;
+        let parked = counters("millrace_parked_records_total", "Records parked behind a poison record", of)?;
+        let deadlines = counters("millrace_deadlines_fired_total", "Deadlines of states that fired", of)?;
+        let calls = counters("millrace_calls_started_total", "Calls to external services started", of)?;
+        let answers = counters("millrace_calls_answered_total", "Calls to external services answered", of)?;
+        let by_processor = topology
+            .processors
+            .iter()
+            .filter_map(|spec| {
+                let label = &[spec.name.as_str()];
+                let held = OfProcessor {
+                    dead_letters: dead_letters.with_label_values(label),
+                    parked: parked.with_label_values(label),
+                    deadlines: deadlines.with_label_values(label),
+                    calls: calls.with_label_values(label),
+                    answers: answers.with_label_values(label),
+                };
+                Some((topology.find_processor(&spec.name)?, held))
+            })
+            .collect();
+        let duration = HistogramOpts::new(
+            "millrace_transaction_duration_seconds",
+            "From the first record of a transaction to its commit",
+        );
+        Ok(Self {
+            records: counters("millrace_records_total", "Records handled", &["processor", "partition"])?,
+            by_processor,
+            commits: counter("millrace_commits_total", "Transactions committed")?,
+            committed_records: counter("millrace_committed_records_total", "Records in committed transactions")?,
+            transaction_seconds: registered(add, Histogram::with_opts(duration.buckets(SECONDS.to_vec()))?)?,
+            aborts: counter("millrace_aborts_total", "Transactions aborted")?,
+            restored: counter("millrace_restored_records_total", "Records applied while restoring stores")?,
+            rebuilt: counter("millrace_stores_rebuilt_total", "Stores emptied and rebuilt from their topics")?,
+            replaced: counters(
+                "millrace_producers_replaced_total",
+                "Transactional producers replaced: suspect of a repeated request, or asked for after an unknown outcome",
+                &["cause"],
+            )?,
+            stale: counter("millrace_stale_records_total", "Records of an earlier position dropped after a rewind")?,
+            calls_in_flight: gauge("millrace_calls_in_flight", "Calls that wait for their answer")?,
+            memtable_bytes: gauge("millrace_memtable_bytes", "Memory of states not yet written out")?,
+            store_bytes: gauge("millrace_store_bytes", "State directory on disk")?,
+            set_aside: gauge("millrace_stores_set_aside", "Stores and directories set aside since the start")?,
+            tasks: gauges("millrace_tasks", "Tasks of this process by state", &["state"])?,
+            lag: gauges(
+                "millrace_lag_records",
+                "Records committed to a partition but not yet handled",
+                &["group", "topic", "partition"],
+            )?,
+            registry,
+            held: Mutex::default(),
+        })
+    }
+
+    /// Takes in what a stream thread says.
+    pub fn add(&self, topology: &Topology, said: &Said) {
+        let report = &said.report;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for (task, count) in &report.processed {
+            let child = held.records.entry(*task).or_insert_with(|| {
+                let processor = &topology.processor(task.processor).name;
+                self.records.with_label_values(&[processor, &task.partition.to_string()])
+            });
+            child.inc_by(*count);
+        }
+        self.add_by_processor(report);
+        self.commits.inc_by(report.commits);
+        self.committed_records.inc_by(report.committed_records);
+        self.aborts.inc_by(report.aborts);
+        self.restored.inc_by(report.restored);
+        self.rebuilt.inc_by(report.rebuilt);
+        for ms in &report.transaction_ms {
+            #[allow(clippy::cast_precision_loss)]
+            self.transaction_seconds.observe(*ms as f64 / 1_000.0);
+        }
+        for ((metric, label), count) in &report.counts {
+            self.count(&mut held, metric, label, *count);
+        }
+        let now = held.threads.entry(said.thread).or_default();
+        (now.calls, now.memtable) = (report.calls_in_flight, report.memtable_bytes);
+        if let Some(tasks) = &said.tasks {
+            now.tasks.clone_from(tasks);
+        }
+    }
+
+    fn add_by_processor(&self, report: &Report) {
+        let add = |counts: &BTreeMap<ProcessorId, u64>, of: fn(&OfProcessor) -> &IntCounter| {
+            for (processor, count) in counts {
+                if let Some(held) = self.by_processor.get(processor) {
+                    of(held).inc_by(*count);
+                }
+            }
+        };
+        add(&report.dead_letters, |held| &held.dead_letters);
+        add(&report.parked, |held| &held.parked);
+        add(&report.deadlines, |held| &held.deadlines);
+        add(&report.calls, |held| &held.calls);
+        add(&report.answers, |held| &held.answers);
+    }
+
+    /// A processor's own count: `millrace_<metric>_total{kind="<label>"}`.
+    fn count(&self, held: &mut Held, metric: &'static str, label: &str, count: u64) {
+        if !held.counts.contains_key(metric) {
+            let opts = Opts::new(format!("millrace_{metric}_total"), "Counted by a processor");
+            match IntCounterVec::new(opts, &["kind"]).and_then(|vec| registered(&self.registry, vec)) {
+                Ok(vec) => {
+                    held.counts.insert(metric, vec);
+                }
+                Err(error) => tracing::warn!(metric, %error, "a processor's metric cannot be kept"),
+            }
+        }
+        if let Some(vec) = held.counts.get(metric) {
+            vec.with_label_values(&[label]).inc_by(count);
+        }
+    }
+
+    /// Also tells what a thread's clients count.
+    pub fn watch_client(&self, counters: Arc<ClientCounters>) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clients.push((counters, [0; 3]));
+    }
+
+    /// Also tells what the state directory takes.
+    pub fn watch_stores(&self, stores: StateDirectory) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).stores = Some(stores);
+    }
+
+    /// Sets how far a group is behind in a partition.
+    pub fn set_lag(&self, group: &str, topic: &str, partition: i32, records: i64) {
+        self.lag.with_label_values(&[group, topic, &partition.to_string()]).set(records);
+    }
+
+    /// The text that Prometheus reads.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.refresh();
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => String::from_utf8(text).unwrap_or_default(),
+            Err(error) => format!("# the metrics cannot be told: {error}\n"),
+        }
+    }
+
+    fn refresh(&self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum =
+            |of: fn(&Now) -> usize| i64::try_from(held.threads.values().map(of).sum::<usize>()).unwrap_or(i64::MAX);
+        self.calls_in_flight.set(sum(|now| now.calls));
+        self.memtable_bytes.set(sum(|now| now.memtable));
+        self.tasks.reset();
+        for (_, state) in held.threads.values().flat_map(|now| &now.tasks) {
+            self.tasks.with_label_values(&[format!("{state:?}").to_lowercase()]).inc();
+        }
+        if let Some(stores) = &held.stores {
+            self.store_bytes.set(i64::try_from(stores.bytes_on_disk()).unwrap_or(i64::MAX));
+            self.set_aside.set(i64::try_from(stores.set_aside()).unwrap_or(i64::MAX));
+        }
+        let sinks = [
+            self.replaced.with_label_values(&["suspect"]),
+            self.replaced.with_label_values(&["asked"]),
+            self.stale.clone(),
+        ];
+        for (client, told) in &mut held.clients {
+            let now = [&client.suspect, &client.asked, &client.stale].map(|count| count.load(Ordering::Relaxed));
+            for ((sink, now), told) in sinks.iter().zip(now).zip(told) {
+                sink.inc_by(now.saturating_sub(*told));
+                *told = now;
+            }
+        }
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_runtime::EngineSettings;
+
+    use super::*;
+
+    fn empty() -> Topology {
+        Topology {
+            application: "app".into(),
+            topics: vec![],
+            processors: vec![],
+            sub_topologies: vec![],
+            engine: EngineSettings::default(),
+        }
+    }
+
+    #[test]
+    fn what_threads_say_adds_up() {
+        let (topology, metrics) = (empty(), Metrics::new(&empty()).unwrap());
+        for thread in 0..2 {
+            let report = Report {
+                commits: 3,
+                transaction_ms: vec![4, 40],
+                counts: BTreeMap::from([(("orders_decided", "ACCEPTED"), 5)]),
+                memtable_bytes: 100,
+                ..Report::default()
+            };
+            metrics.add(&topology, &Said { thread, report, tasks: None });
+        }
+        let text = metrics.text();
+        for line in [
+            "millrace_commits_total 6",
+            "millrace_transaction_duration_seconds_count 4",
+            "millrace_orders_decided_total{kind=\"ACCEPTED\"} 10",
+            "millrace_memtable_bytes 200",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_clients_counts_are_told_once() {
+        let metrics = Metrics::new(&empty()).unwrap();
+        let client = Arc::new(ClientCounters::default());
+        metrics.watch_client(client.clone());
+        client.suspect.store(2, Ordering::Relaxed);
+        let _ = metrics.text();
+        client.suspect.store(3, Ordering::Relaxed);
+        let text = metrics.text();
+        assert!(text.contains("millrace_producers_replaced_total{cause=\"suspect\"} 3"), "{text}");
+    }
+}
