@@ -164,19 +164,21 @@ impl<B: Broker> StreamThread<B> {
         never_committed: bool,
     ) -> Result<(), Trouble> {
         let assigned = &self.assigned[&(sub_topology, partition)];
-        let mut wanted: Vec<(usize, usize, TopicPartition)> = Vec::new();
+        let mut wanted: Vec<(usize, usize, TopicPartition, bool)> = Vec::new();
         for (task_at, task) in assigned.tasks.iter().enumerate() {
-            for (store, wiring) in self.topology.processor(task.id.processor).stores.iter().enumerate() {
+            let spec = self.topology.processor(task.id.processor);
+            for (store, wiring) in spec.stores.iter().enumerate() {
                 for topic in wiring.tables.iter().chain(&wiring.changelog) {
-                    wanted.push((task_at, store, TopicPartition { topic: *topic, partition }));
+                    let from = TopicPartition { topic: *topic, partition };
+                    wanted.push((task_at, store, from, spec.inputs.contains(topic)));
                 }
             }
         }
-        let ends: Vec<TopicPartition> = wanted.iter().map(|(_, _, from)| *from).collect();
+        let ends: Vec<TopicPartition> = wanted.iter().map(|(_, _, from, _)| *from).collect();
         let bounds = if ends.is_empty() { Vec::new() } else { self.broker.bounds(&ends)? };
         let mut needs = Vec::new();
-        for ((task, store, from), bounds) in wanted.into_iter().zip(bounds) {
-            let input = positions.iter().find(|(at, _)| *at == from).map(|(_, next)| *next);
+        for ((task, store, from, is_input), bounds) in wanted.into_iter().zip(bounds) {
+            let input = positions.iter().find(|(at, _)| is_input && *at == from).map(|(_, next)| *next);
             let until = input.unwrap_or(bounds.end);
             let assigned = self.assigned.get_mut(&(sub_topology, partition)).expect("it was there above");
             let held = &mut assigned.tasks[task].stores[store];

@@ -91,9 +91,14 @@ impl<B: Broker> StreamThread<B> {
             for (at, store) in task.stores.iter_mut().enumerate() {
                 for topic in spec.stores[at].tables.iter().chain(&spec.stores[at].changelog) {
                     let from = TopicPartition { topic: *topic, partition };
-                    if let Some((_, next)) = landed.0.iter().find(|(to, _)| *to == from) {
-                        store.set_position(from, *next);
-                    } else if let Some(next) = assigned.positions.get(topic) {
+                    // Its own input stands where the group stands; its own output where its records landed. The same
+                    // topic may be the output of one task and the input of another.
+                    let next = if spec.inputs.contains(topic) {
+                        assigned.positions.get(topic)
+                    } else {
+                        landed.0.iter().find(|(to, _)| *to == from).map(|(_, next)| next)
+                    };
+                    if let Some(next) = next {
                         store.set_position(from, *next);
                     }
                 }

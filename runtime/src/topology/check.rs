@@ -56,6 +56,16 @@ pub(super) fn check_wiring(topology: &Topology, spans: &Spans, text: &str) -> Ve
         }
         for store in &processor.stores {
             for table in &store.tables {
+                if processor.inputs.contains(table) && processor.outputs.contains(table) {
+                    let topic = &topology.topic(*table).name;
+                    fault(
+                        span,
+                        format!(
+                            "store {} of {} is a table of {topic}, which is both its input and its output: each record would count twice",
+                            store.name, processor.name
+                        ),
+                    );
+                }
                 if !processor.inputs.contains(table) && !processor.outputs.contains(table) {
                     let topic = &topology.topic(*table).name;
                     fault(

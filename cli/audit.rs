@@ -1,0 +1,162 @@
+//! `audit`: reads the topics and the provider's ledger, lets `audit` recompute what must be true, prints it.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use millrace_audit::{Audit, Phase, ProviderEntry, Report};
+use millrace_psp::LedgerEntry;
+use millrace_runtime::Origin;
+use millrace_schemas::{Codec, TOPICS};
+use millrace_worker::{From, TopicReader};
+
+use crate::connection::{Connection, TopologyFile};
+use crate::output::{self, Form};
+use crate::records::Decoder;
+
+/// Arguments of `millrace audit`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    topology: TopologyFile,
+    /// The payment service provider's ledger: `millrace dev` and `millrace psp` serve it. `none` leaves it out.
+    #[arg(long, env = "MILLRACE_PSP", default_value = "http://127.0.0.1:8080/psp", value_name = "URL")]
+    psp: String,
+    /// The form of the result.
+    #[arg(short, long, default_value = "table", value_name = "FORM")]
+    output: Form,
+    /// Goes on reading, and reports every few seconds.
+    #[arg(long)]
+    follow: bool,
+    /// Orders may still be on their way: judge only what must be true at any moment.
+    #[arg(long)]
+    running: bool,
+}
+
+const READ_AT_ONCE: usize = 20_000;
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// Everything the audit reads.
+struct Reading {
+    audit: Audit,
+    reader: TopicReader,
+}
+
+impl Reading {
+    fn open(kafka: &str, codec: &Codec, dead_letters: &[String]) -> anyhow::Result<Self> {
+        let mut names: Vec<&str> = TOPICS.iter().map(|topic| topic.topic).collect();
+        names.extend(dead_letters.iter().map(String::as_str));
+        let reader = TopicReader::open(kafka, &names, From::Beginning)?;
+        Ok(Self { audit: Audit::new(codec.clone()), reader })
+    }
+
+    /// Reads what is there; gives how many records that was.
+    fn step(&mut self, wait: Duration) -> anyhow::Result<usize> {
+        let records = self.reader.read(wait, READ_AT_ONCE)?;
+        for placed in &records {
+            let (record, key) = (&placed.record, placed.record.key.as_deref().unwrap_or_default());
+            if placed.topic.starts_with("dead-letters.") {
+                let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+                self.audit.dead_letter(&placed.topic, placed.partition, record.offset, key, headers);
+            } else {
+                let value = record.value.as_deref();
+                self.audit.record(&placed.topic, placed.partition, record.offset, key, value, record.timestamp);
+            }
+        }
+        Ok(records.len())
+    }
+
+    fn ledger(&mut self, entries: Vec<LedgerEntry>) {
+        for entry in entries {
+            self.audit.provider(&ProviderEntry {
+                order_id: entry.order_id,
+                currency: entry.currency,
+                authorized_minor: entry.authorized_minor,
+                captured_minor: entry.captured_minor,
+                voided_minor: entry.voided_minor,
+                refunded_minor: entry.refunded_minor,
+                authorizations: entry.authorizations,
+                captures: entry.captures,
+                live: u32::from(entry.live),
+            });
+        }
+    }
+}
+
+/// The dead-letter topics of a topology.
+fn dead_letter_topics(topology: &TopologyFile) -> anyhow::Result<Vec<String>> {
+    let topology = topology.load(&Codec::offline())?;
+    let letters = topology.topics.iter().filter(|topic| topic.origin == Origin::DeadLetters);
+    Ok(letters.map(|topic| topic.name.to_string()).collect())
+}
+
+/// Audits what is there.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let decoder = Decoder::connect(&args.connection)?;
+    let mut reading = Reading::open(&args.connection.kafka, decoder.codec(), &dead_letter_topics(&args.topology)?)?;
+    let phase = if args.running || args.follow { Phase::Running } else { Phase::Settled };
+    let progress = spinner("records read");
+    let mut reported = Instant::now();
+    loop {
+        let read = reading.step(Duration::from_millis(200))?;
+        progress.inc(read as u64);
+        let ended = !args.follow && reading.reader.has_caught_up();
+        if ended || (args.follow && reported.elapsed() >= REPORT_EVERY) {
+            if args.psp != "none" {
+                reading.ledger(crate::run::runtime()?.block_on(crate::psp::fetch_ledger(&args.psp))?);
+            }
+            let report = reading.audit.report(phase);
+            print(&report, args.output)?;
+            reported = Instant::now();
+            if !report.holds() || ended {
+                progress.finish_and_clear();
+                return Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(crate::DOES_NOT_HOLD) });
+            }
+        }
+    }
+}
+
+/// Reads along until every one of `orders` orders has ended, then reads to the end once more and reports.
+pub(crate) fn until_settled(
+    kafka: &str,
+    codec: &Codec,
+    orders: u64,
+    ledger: impl FnOnce() -> anyhow::Result<Vec<LedgerEntry>>,
+) -> anyhow::Result<Report> {
+    let letters = dead_letter_topics(&TopologyFile { file: None, apart: false })?;
+    let mut reading = Reading::open(kafka, codec, &letters)?;
+    let progress = ProgressBar::new(orders);
+    progress.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} orders ended  {elapsed_precise}")?);
+    loop {
+        let read = reading.step(Duration::from_millis(200))?;
+        let (placed, open) = reading.audit.progress();
+        progress.set_position(placed.saturating_sub(open));
+        if read == 0 && placed >= orders && reading.audit.settled() {
+            reading.reader.extend_to_now()?;
+            if reading.reader.has_caught_up() {
+                break;
+            }
+        }
+    }
+    progress.finish_and_clear();
+    reading.ledger(ledger()?);
+    Ok(reading.audit.report(Phase::Settled))
+}
+
+/// Prints a report.
+pub(crate) fn print(report: &Report, form: Form) -> anyhow::Result<()> {
+    match form {
+        Form::Table => output::print(&report.to_string()),
+        Form::Json => output::print_json(report),
+    }
+}
+
+fn spinner(what: &str) -> ProgressBar {
+    let progress = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template(&format!("{{spinner}} {{pos}} {what}  {{elapsed_precise}}")) {
+        progress.set_style(style);
+    }
+    progress
+}

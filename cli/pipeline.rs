@@ -1,0 +1,232 @@
+//! A running pipeline in this process: stream threads on Kafka, their metrics and health, the announcements of who owns
+//! which task, and the fetching of schemas that processors wait for.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use millrace_psp::Provider;
+use millrace_runtime::{NoteLevel, Parts, StreamThread, SubTopologyId, TaskState, ThreadError, Topology};
+use millrace_schemas::Codec;
+use millrace_worker::{
+    Asks, CallPool, From, KafkaBroker, KafkaConfig, RecordProducer, Said, StateDirectory, StateSettings, StreamThreads,
+    SystemClock, TopicReader,
+};
+
+use crate::connection::Connection;
+use crate::orders::{Owners, TRACKING, Tracked};
+
+const SCHEMAS_EVERY: Duration = Duration::from_millis(100);
+const CALLS_AT_ONCE: usize = 16;
+
+/// What a pipeline is made of.
+pub(crate) struct PipelineConfig {
+    pub(crate) connection: Connection,
+    pub(crate) codec: Codec,
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) sub_topologies: Vec<SubTopologyId>,
+    pub(crate) instance: String,
+    pub(crate) threads: usize,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) session_timeout_ms: u32,
+}
+
+#[derive(Default)]
+pub(crate) struct Metrics;
+impl Metrics {
+    fn new(_: &Topology) -> anyhow::Result<Self> {
+        Ok(Self)
+    }
+    fn add(&self, _: &Topology, _: &Said) {}
+}
+#[derive(Default)]
+pub(crate) struct Health;
+impl Health {
+    pub(crate) fn set_ready(&self, _: bool) {}
+    pub(crate) fn set_dead(&self) {}
+}
+/// A running pipeline.
+pub(crate) struct Pipeline {
+    threads: StreamThreads,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
+    expected: usize,
+}
+
+impl Pipeline {
+    /// Starts the stream threads.
+    pub(crate) fn start(config: PipelineConfig) -> anyhow::Result<Self> {
+        let definitions = millrace_processors::definitions(&config.codec);
+        let storage = StateDirectory::open(StateSettings::new(&config.state_dir))
+            .with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))?;
+        let metrics = Arc::new(Metrics::new(&config.topology)?);
+        let health = Arc::new(Health::default());
+        let listener = {
+            let (metrics, topology) = (metrics.clone(), config.topology.clone());
+            Arc::new(move |said: Said| {
+                for note in &said.report.notes {
+                    match note.level {
+                        NoteLevel::Info => tracing::info!(thread = said.thread, "{}", note.text),
+                        NoteLevel::Warn => tracing::warn!(thread = said.thread, "{}", note.text),
+                    }
+                }
+                metrics.add(&topology, &said);
+            })
+        };
+        let expected = config
+            .sub_topologies
+            .iter()
+            .map(|id| config.topology.sub_topology(*id))
+            .map(|sub| sub.processors.len() * usize::try_from(sub.partitions).unwrap_or(0))
+            .sum();
+        let provider = config.provider.clone();
+        let handler = Arc::new(move |call: &millrace_runtime::Call| {
+            millrace_psp::handle_bytes(&*provider, &call.request, call.repeated)
+        });
+        let threads = config.threads.max(1);
+        let make = move |thread: usize| -> Result<StreamThread<KafkaBroker>, ThreadError> {
+            let stopped = |reason: String| ThreadError::Stopped(reason);
+            let number = u16::try_from(thread).map_err(|_| stopped("too many threads".into()))?;
+            let mut kafka = KafkaConfig::new(&config.connection.kafka, &config.instance, number);
+            kafka.session_timeout_ms = config.session_timeout_ms;
+            let broker = KafkaBroker::connect(&kafka, &config.topology, &config.sub_topologies)
+                .map_err(|error| stopped(error.to_string()))?;
+            Ok(StreamThread::new(Parts {
+                topology: config.topology.clone(),
+                definitions: definitions.clone(),
+                sub_topologies: config.sub_topologies.clone(),
+                broker,
+                storage: Box::new(storage.clone()),
+                clock: Box::new(SystemClock::default()),
+                caller: Box::new(CallPool::new(CALLS_AT_ONCE, handler.clone())),
+                threads,
+            }))
+        };
+        let threads = millrace_worker::start(threads, make, &(listener as millrace_worker::Listener))?;
+        Ok(Self { threads, metrics, health, expected })
+    }
+
+    /// To ask for states.
+    pub(crate) fn asks(&self) -> Asks {
+        self.threads.asks()
+    }
+
+    /// Whether every task of every partition runs in this process.
+    pub(crate) fn runs_everything(&self) -> bool {
+        let tasks = self.threads.asks().tasks();
+        tasks.iter().filter(|(_, state)| *state == TaskState::Running).count() >= self.expected
+    }
+
+    /// Whether every task that is here runs.
+    pub(crate) fn all_here_run(&self) -> bool {
+        let tasks = self.threads.asks().tasks();
+        !tasks.is_empty() && tasks.iter().all(|(_, state)| *state == TaskState::Running)
+    }
+
+    /// Why a thread ended by itself, once one has.
+    pub(crate) fn failure(&self) -> Option<ThreadError> {
+        self.threads.failure(Duration::ZERO)
+    }
+
+    /// Commits, writes out, leaves.
+    pub(crate) fn stop(self) -> Result<(), ThreadError> {
+        self.threads.stop()
+    }
+}
+
+/// Fetches the writer schemas that processors wait for, for as long as the runtime lives.
+pub(crate) fn fetch_schemas(codec: Codec, registry: String) {
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SCHEMAS_EVERY).await;
+            if !codec.wanted().is_empty()
+                && let Err(error) = millrace_schemas::registry::fetch_wanted(&codec, &registry).await
+            {
+                tracing::warn!(error = %error, "a schema cannot be fetched; its records wait");
+                tokio::time::sleep(10 * SCHEMAS_EVERY).await;
+            }
+        }
+    });
+}
+
+/// Announces the tracking tasks of this process, so that other processes' queries find them.
+pub(crate) fn announce_owners(kafka: &str, topology: Arc<Topology>, asks: Asks, url: String) -> anyhow::Result<()> {
+    let producer = RecordProducer::connect(kafka, Duration::from_secs(10))?;
+    tokio::spawn(async move {
+        let tracking = topology.find_processor(TRACKING);
+        let mut announced: BTreeSet<i32> = BTreeSet::new();
+        loop {
+            let running = asks
+                .tasks()
+                .into_iter()
+                .filter(|(task, state)| Some(task.processor) == tracking && *state == TaskState::Running);
+            let owned: BTreeSet<i32> = running.map(|(task, _)| task.partition).collect();
+            for partition in owned.difference(&announced).copied().collect::<Vec<_>>() {
+                let key = format!("{}-{partition}", TRACKING);
+                let sent = producer.produce(&topology.task_owners(), key.as_bytes(), Some(url.as_bytes()), &[]).await;
+                if sent.is_ok() {
+                    announced.insert(partition);
+                }
+            }
+            announced.retain(|partition| owned.contains(partition));
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    Ok(())
+}
+
+/// Keeps `owners` as announced.
+pub(crate) fn watch_owners(kafka: &str, topology: &Topology, owners: Owners) {
+    let (kafka, topic) = (kafka.to_owned(), topology.task_owners());
+    std::thread::spawn(move || {
+        loop {
+            let Ok(mut reader) = TopicReader::open(&kafka, &[&topic], From::Beginning) else { continue };
+            while let Ok(records) = reader.read(Duration::from_secs(1), 1_000) {
+                for placed in records {
+                    let key = placed.record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+                    let partition = key.and_then(|key| key.rsplit_once('-')).and_then(|(_, p)| p.parse::<i32>().ok());
+                    let url = placed.record.value.and_then(|value| String::from_utf8(value).ok());
+                    if let (Some(partition), Some(url), Ok(mut owners)) = (partition, url, owners.write()) {
+                        owners.insert(partition, url);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// `/metrics`, `/livez`, `/readyz`, `/startupz`, and the committed state of an order for other processes.
+pub(crate) fn routes(pipeline: &Arc<Mutex<Option<Pipeline>>>, tracked: Arc<Tracked>) -> anyhow::Result<Router> {
+    let guard = pipeline.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let running = guard.as_ref().context("the pipeline has stopped")?;
+    let health = {
+        let _ = (running.metrics.clone(), running.health.clone());
+        health_routes_without_tasks()
+    };
+    Ok(Router::new().route("/state/orders/{id}", get(state_of)).with_state(tracked).merge(health))
+}
+
+/// The same for a process that runs no tasks.
+pub(crate) fn health_routes_without_tasks() -> Router {
+    async fn fine() -> &'static str {
+        "ok\n"
+    }
+    Router::new().route("/livez", get(fine)).route("/readyz", get(fine)).route("/startupz", get(fine))
+}
+
+async fn state_of(State(tracked): State<Arc<Tracked>>, Path(order_id): Path<String>) -> Response {
+    match tracked.find_here(&order_id).await {
+        Some(Ok(Some(order))) => ([(header::CONTENT_TYPE, "application/json")], order.json).into_response(),
+        Some(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
+        Some(Err(reason)) => (StatusCode::SERVICE_UNAVAILABLE, reason.to_string()).into_response(),
+        None => (StatusCode::MISDIRECTED_REQUEST, "this process does not own the order").into_response(),
+    }
+}

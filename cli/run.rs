@@ -1,0 +1,166 @@
+//! `run`: stream threads of some or all sub-topologies, until told to stop; and what every long-running command needs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use millrace_ingress::{Drain, Settings};
+use millrace_psp::Provider;
+use millrace_runtime::{SubTopologyId, Topology};
+
+use crate::connection::{Connection, TopologyFile};
+use crate::orders::{Owners, Tracked};
+use crate::pipeline::{self, Pipeline, PipelineConfig};
+
+/// Arguments of `millrace run`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Sub-topologies, or processors in them.
+    #[arg(required_unless_present = "all", value_name = "NAME")]
+    names: Vec<String>,
+    /// Every sub-topology.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    topology: TopologyFile,
+    /// Stream threads of this process.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    threads: usize,
+    /// Name of this process among those of the application; the same after a restart.
+    #[arg(long, env = "MILLRACE_INSTANCE", default_value = "worker-1", value_name = "NAME")]
+    instance: String,
+    /// Where local state is kept.
+    #[arg(long, default_value = "millrace-data/state", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Where metrics, health and the states of this process are served; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    http: SocketAddr,
+    /// The payment service provider, as `millrace psp` serves it.
+    #[arg(long, env = "MILLRACE_PSP", default_value = "http://127.0.0.1:8082/psp", value_name = "URL")]
+    psp: String,
+    /// How long the group waits for a sign of life of this process, milliseconds.
+    #[arg(long, default_value_t = 10_000, value_name = "MS")]
+    session_timeout: u32,
+}
+
+/// Runs until interrupted.
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let codec = millrace_schemas::registry::check(&args.connection.registry).await?;
+        let topology = Arc::new(args.topology.load(&codec)?);
+        crate::apply::check(&args.connection, &topology).await?;
+        let sub_topologies = chosen(&topology, &args.names, args.all)?;
+        let provider: Arc<dyn Provider> =
+            Arc::new(crate::psp::RemoteProvider::new(&args.psp, tokio::runtime::Handle::current())?);
+        pipeline::fetch_schemas(codec.clone(), args.connection.registry.clone());
+        let started = Pipeline::start(PipelineConfig {
+            connection: args.connection.clone(),
+            codec,
+            topology: topology.clone(),
+            sub_topologies,
+            instance: args.instance.clone(),
+            threads: args.threads,
+            state_dir: args.data_dir.join(&args.instance),
+            provider,
+            session_timeout_ms: args.session_timeout,
+        })?;
+        let asks = started.asks();
+        let pipeline = Arc::new(Mutex::new(Some(started)));
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let tracked =
+            Tracked { topology: topology.clone(), asks: Some(asks.clone()), owners: Owners::default(), client };
+        let app = pipeline::routes(&pipeline, Arc::new(tracked))?;
+        let listener = millrace_ingress::bind(args.http).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        eprintln!("worker {}  metrics and health at {url}", args.instance);
+        pipeline::announce_owners(&args.connection.kafka, topology, asks, url)?;
+        let failure = {
+            let pipeline = pipeline.clone();
+            async move { watch(&pipeline).await }
+        };
+        let ended = Arc::new(Mutex::new(None));
+        let why = ended.clone();
+        let until = async move {
+            tokio::select! {
+                () = interrupted() => {}
+                error = failure => *why.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error),
+            }
+        };
+        millrace_ingress::serve(listener, app, &Settings::default(), Drain::new(), until).await?;
+        stop(&pipeline).await?;
+        match ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            None => Ok(ExitCode::SUCCESS),
+            Some(error) => Err(error),
+        }
+    })
+}
+
+/// Ready when a stream thread has ended by itself, with the reason. Keeps the health of the process up to date.
+pub(crate) async fn watch(pipeline: &Arc<Mutex<Option<Pipeline>>>) -> anyhow::Error {
+    loop {
+        {
+            let guard = pipeline.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match guard.as_ref() {
+                None => return anyhow!("the pipeline has stopped"),
+                Some(pipeline) => {
+                    pipeline.health.set_ready(pipeline.all_here_run());
+                    if let Some(error) = pipeline.failure() {
+                        pipeline.health.set_dead();
+                        return error.into();
+                    }
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Stops the pipeline in good order.
+pub(crate) async fn stop(pipeline: &Arc<Mutex<Option<Pipeline>>>) -> anyhow::Result<()> {
+    let taken = pipeline.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    if let Some(pipeline) = taken {
+        tokio::task::spawn_blocking(move || pipeline.stop()).await??;
+    }
+    Ok(())
+}
+
+fn chosen(topology: &Topology, names: &[String], all: bool) -> anyhow::Result<Vec<SubTopologyId>> {
+    if all {
+        return Ok(topology.sub_topology_ids().collect());
+    }
+    let mut ids = Vec::new();
+    for name in names {
+        let id = topology.find_sub_topology(name).with_context(|| {
+            let known: Vec<&str> = topology.sub_topologies.iter().map(|sub| sub.name.as_str()).collect();
+            format!("there is no sub-topology or processor {name}; there are {}", known.join(", "))
+        })?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
+/// The asynchronous side of the process: HTTP, registry, signals. The data path has threads of its own.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// Ready at Ctrl-C or SIGTERM.
+pub(crate) async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,71 @@
+//! The path of an order: the same scenarios in memory, on the embedded broker and on Apache Kafka, with the processors
+//! grouped as the topology says and each on its own.
+
+mod support;
+
+use millrace_runtime::Grouping;
+use support::memory::MemoryShop;
+use support::processes::{Ground, ProcessShop};
+use support::scenarios;
+
+macro_rules! in_memory {
+    ($($scenario:ident),* $(,)?) => {
+        mod in_memory {
+            use super::*;
+            $(#[test] fn $scenario() {
+                scenarios::$scenario(&mut MemoryShop::start(Grouping::AsNamed));
+            })*
+        }
+        mod in_memory_apart {
+            use super::*;
+            $(#[test] fn $scenario() {
+                scenarios::$scenario(&mut MemoryShop::start(Grouping::OnePerProcessor));
+            })*
+        }
+    };
+}
+
+in_memory!(
+    happy_path,
+    shortage,
+    decline,
+    cancelled_by_customer,
+    duplicates_and_nonsense,
+    a_very_long_order,
+    unknown_outcomes,
+    killed_on_the_way,
+);
+
+/// One shop for all scenarios: what one leaves behind must not disturb the next.
+fn every_scenario(ground: Ground, apart: bool) {
+    let Some(mut shop) = ProcessShop::start(ground, apart) else { return };
+    scenarios::happy_path(&mut shop);
+    scenarios::shortage(&mut shop);
+    scenarios::decline(&mut shop);
+    scenarios::cancelled_by_customer(&mut shop);
+    scenarios::duplicates_and_nonsense(&mut shop);
+    scenarios::a_very_long_order(&mut shop);
+    scenarios::unknown_outcomes(&mut shop);
+    scenarios::killed_on_the_way(&mut shop);
+    assert_eq!(shop.take_worker("one").stop(), Some(0), "it leaves in good order");
+}
+
+#[test]
+fn on_the_embedded_broker() {
+    every_scenario(Ground::Embedded, false);
+}
+
+#[test]
+fn on_the_embedded_broker_with_every_processor_apart() {
+    every_scenario(Ground::Embedded, true);
+}
+
+#[test]
+fn on_apache_kafka() {
+    every_scenario(Ground::Apache, false);
+}
+
+#[test]
+fn on_apache_kafka_with_every_processor_apart() {
+    every_scenario(Ground::Apache, true);
+}
