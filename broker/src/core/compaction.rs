@@ -174,8 +174,7 @@ impl PartitionLog {
             }
             return Ok(false);
         }
-        let mut place = 0;
-        for output in &compacted.outputs {
+        for (place, output) in compacted.outputs.iter().enumerate() {
             let file = &output.segment.file;
             self.disk.rename(&output.draft, file).map_err(|error| StorageError::io(file, error))?;
             let replaced = place..place + output.replaces;
@@ -183,7 +182,6 @@ impl PartitionLog {
             for merged in &old[1..] {
                 self.disk.delete(&merged.file).map_err(|error| StorageError::io(&merged.file, error))?;
             }
-            place += 1;
         }
         Ok(true)
     }

@@ -17,7 +17,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
 use super::connection::Malformed;
-use super::{Shared, admin, cluster, data, group, transaction};
+use super::{Shared, admin, cluster, data, group, shape, transaction};
 
 /// Versions of one request that are understood.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +99,7 @@ impl Request {
         }
         let header = RequestHeader::decode(&mut frame, key.request_header_version(version))
             .map_err(|error| Malformed::new(format!("header: {error:#}")))?;
+        shape::check(key, version, &frame)?;
         Ok(Self {
             key,
             version,

@@ -8,6 +8,7 @@ mod cluster;
 mod connection;
 mod data;
 mod group;
+mod shape;
 mod shared;
 mod transaction;
 
