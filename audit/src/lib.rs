@@ -112,6 +112,8 @@ pub struct Audit {
     records: BTreeMap<&'static str, u64>,
     pending: u64,
     provider_heard: bool,
+    /// Orders placed under a key that is not their id, which intake gives to its dead letters.
+    misfiled: HashMap<Place, String>,
 }
 
 impl Audit {
@@ -132,6 +134,7 @@ impl Audit {
             records: BTreeMap::new(),
             pending: 0,
             provider_heard: false,
+            misfiled: HashMap::new(),
         }
     }
 
@@ -160,6 +163,9 @@ impl Audit {
             topics::ORDERS_PLACED => {
                 if let Some(placed) = self.read::<OrderPlaced>(place, value) {
                     let lettered = self.desk.letters.has(place);
+                    if placed.order_id.as_bytes() != key {
+                        self.misfiled.insert(place, placed.order_id.clone());
+                    }
                     self.on(&placed.order_id, place, |order, desk| order.placed(&placed, place, lettered, desk));
                 }
             }
@@ -238,10 +244,10 @@ impl Audit {
             return;
         };
         if named.topic == topics::ORDERS_PLACED
-            && let Ok(id) = str::from_utf8(key)
-            && self.orders.contains_key(&id_of(id))
+            && let Some(id) = self.misfiled.get(&named).cloned().or_else(|| str::from_utf8(key).ok().map(str::to_owned))
+            && self.orders.contains_key(&id_of(&id))
         {
-            self.on(id, named, |order, _| order.placed_was_lettered(named));
+            self.on(&id, named, |order, _| order.placed_was_lettered(named));
         }
     }
 

@@ -121,6 +121,28 @@ fn while_running_an_open_order_names_its_wait() {
     assert_eq!(broken(&h.report(Phase::Running)), [Promise::P1]);
 }
 
+#[test]
+fn an_order_under_a_wrong_key_is_excused_by_its_dead_letter() {
+    let codec = Codec::offline();
+    let mut value = Vec::new();
+    codec.encode(topics::ORDERS_PLACED, &placed("misfiled", &[("a1", 1)]), &mut value);
+    let headers = [("millrace.topic", "orders.placed"), ("millrace.partition", "0"), ("millrace.offset", "3")];
+    for letter_first in [false, true] {
+        let mut audit = Audit::new(codec.clone());
+        for letter in [letter_first, !letter_first] {
+            if letter {
+                let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+                audit.dead_letter("dead-letters.intake", 0, 0, b"another", headers);
+            } else {
+                audit.record(topics::ORDERS_PLACED, 0, 3, b"another", Some(&value), 1);
+            }
+        }
+        assert!(audit.settled());
+        let report = audit.report(Phase::Settled);
+        assert!(report.holds(), "{report}");
+    }
+}
+
 // ---- P1
 
 #[test]
