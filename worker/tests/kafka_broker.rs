@@ -1,4 +1,5 @@
-//! The Kafka door against the embedded broker: transactions, rewinds, rebalances, fencing, bounds, following.
+//! The Kafka door: transactions, rewinds, rebalances, fencing, bounds, following. Each test runs against the embedded
+//! broker and, where it is installed, against Apache Kafka.
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
@@ -9,9 +10,46 @@ use std::time::{Duration, Instant};
 
 use cluster::*;
 use millrace_runtime::{Bounds, Broker, BrokerError, Event, Flow, GroupOffsets};
+use millrace_worker::topics::{self, Difference, TopicSpec};
 use millrace_worker::{KafkaBroker, KafkaConfig};
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+/// Each test on both brokers.
+macro_rules! on_both {
+    ($($test:ident,)*) => {
+        mod embedded {
+            $(#[test]
+            fn $test() {
+                super::$test(super::cluster::embedded);
+            })*
+        }
+        mod apache {
+            $(#[test]
+            fn $test() {
+                if super::cluster::apache_is_here() {
+                    super::$test(super::cluster::apache);
+                }
+            })*
+        }
+    };
+}
+
+on_both! {
+    a_commit_is_seen_whole,
+    an_abort_leaves_nothing,
+    bounds_tell_the_true_end,
+    following_goes_past_markers,
+    nothing_old_comes_after_a_rewind,
+    without_room_no_record_comes_and_none_is_lost,
+    positions_are_committed_with_the_records,
+    an_open_transaction_of_a_dead_producer_is_resolved_by_its_successor,
+    a_zombie_whose_partitions_moved_commits_nothing,
+    clean_commits_replace_nothing,
+    partitions_sit_together_while_members_come_and_go,
+    closing_does_not_hang_on_an_unanswered_rebalance,
+}
 
 /// Polls until the member has all partitions.
 fn join(member: &mut Member, partitions: usize) {
@@ -21,28 +59,26 @@ fn join(member: &mut Member, partitions: usize) {
     });
 }
 
-#[test]
-fn a_commit_is_seen_whole() {
-    let cluster = cluster(1);
+fn a_commit_is_seen_whole(make: Make) {
+    let cluster = make(1);
     let mut broker = cluster.connect("a");
     broker.begin().unwrap();
     for value in ["one", "two", "three"] {
         broker.send(record(at(OUT, 0), value)).unwrap();
     }
     broker.send(record(at(OUT, 1), "four")).unwrap();
-    assert_eq!(cluster.committed_values(OUT), vec![], "nothing is seen before the commit");
+    assert_eq!(cluster.committed_values(OUT, Rest::No), vec![], "nothing is seen before the commit");
     let landed = broker.commit(&[]).unwrap();
     assert_eq!(landed.0, vec![(at(OUT, 0), 3), (at(OUT, 1), 1)]);
-    assert_eq!(cluster.committed_values(OUT).len(), 4);
+    assert_eq!(cluster.committed_values(OUT, Rest::Yes).len(), 4);
     // The marker takes an offset: the next transaction lands behind it.
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "five")).unwrap();
     assert_eq!(broker.commit(&[]).unwrap().0, vec![(at(OUT, 0), 5)]);
 }
 
-#[test]
-fn an_abort_leaves_nothing() {
-    let cluster = cluster(1);
+fn an_abort_leaves_nothing(make: Make) {
+    let cluster = make(1);
     let mut broker = cluster.connect("a");
     for round in 0..3 {
         broker.begin().unwrap();
@@ -54,12 +90,11 @@ fn an_abort_leaves_nothing() {
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "kept")).unwrap();
     broker.commit(&[]).unwrap();
-    assert_eq!(cluster.committed_values(OUT), vec![(0, "kept".to_owned())]);
+    assert_eq!(cluster.committed_values(OUT, Rest::Yes), vec![(0, "kept".to_owned())]);
 }
 
-#[test]
-fn bounds_tell_the_true_end() {
-    let cluster = cluster(1);
+fn bounds_tell_the_true_end(make: Make) {
+    let cluster = make(1);
     let mut broker = cluster.connect("a");
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "open")).unwrap();
@@ -72,12 +107,14 @@ fn bounds_tell_the_true_end() {
     let empty = Bounds { start: 0, end: 0 };
     assert_eq!(found, vec![empty, Bounds { start: 0, end: 1 }, empty]);
     broker.commit(&[]).unwrap();
-    assert_eq!(broker.bounds(&[at(OUT, 0)]).unwrap(), vec![Bounds { start: 0, end: 2 }]);
+    // A commit is answered before its marker is written.
+    until("the marker counts", || {
+        (broker.bounds(&[at(OUT, 0)]).unwrap() == [Bounds { start: 0, end: 2 }]).then_some(())
+    });
 }
 
-#[test]
-fn following_goes_past_markers() {
-    let cluster = cluster(1);
+fn following_goes_past_markers(make: Make) {
+    let cluster = make(1);
     let mut broker = cluster.connect("a");
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "one")).unwrap();
@@ -111,9 +148,8 @@ fn following_goes_past_markers() {
     broker.unfollow(at(OUT, 0)).unwrap();
 }
 
-#[test]
-fn nothing_old_comes_after_a_rewind() {
-    let cluster = cluster(2);
+fn nothing_old_comes_after_a_rewind(make: Make) {
+    let cluster = make(2);
     cluster.produce(at(LEADING, 0), (0..5_000).map(|n| n.to_string()));
     cluster.produce(at(COMPANION, 0), (0..5_000).map(|n| n.to_string()));
     let mut member = Member::new(cluster.connect("a"));
@@ -152,9 +188,8 @@ fn nothing_old_comes_after_a_rewind() {
     }
 }
 
-#[test]
-fn without_room_no_record_comes_and_none_is_lost() {
-    let cluster = cluster(1);
+fn without_room_no_record_comes_and_none_is_lost(make: Make) {
+    let cluster = make(1);
     cluster.produce(at(LEADING, 0), (0..300).map(|n| n.to_string()));
     let mut member = Member::new(cluster.connect("a"));
     join(&mut member, 1);
@@ -178,9 +213,8 @@ fn without_room_no_record_comes_and_none_is_lost() {
     assert_eq!(offsets, (0..300).collect::<Vec<_>>());
 }
 
-#[test]
-fn positions_are_committed_with_the_records() {
-    let cluster = cluster(1);
+fn positions_are_committed_with_the_records(make: Make) {
+    let cluster = make(1);
     cluster.produce(at(LEADING, 0), (0..10).map(|n| n.to_string()));
     let mut member = Member::new(cluster.connect("a"));
     join(&mut member, 1);
@@ -190,12 +224,11 @@ fn positions_are_committed_with_the_records() {
     });
     let inputs = [at(COMPANION, 0), at(LEADING, 0)];
     assert_eq!(member.broker.committed(S, &inputs).unwrap(), vec![None, Some(10)]);
-    assert_eq!(cluster.committed_values(OUT).len(), 10);
+    assert_eq!(cluster.committed_values(OUT, Rest::Yes).len(), 10);
 }
 
-#[test]
-fn an_open_transaction_of_a_dead_producer_is_resolved_by_its_successor() {
-    let cluster = cluster(1);
+fn an_open_transaction_of_a_dead_producer_is_resolved_by_its_successor(make: Make) {
+    let cluster = make(1);
     let mut first = cluster.connect("a");
     first.begin().unwrap();
     first.send(record(at(OUT, 0), "left open")).unwrap();
@@ -210,12 +243,11 @@ fn an_open_transaction_of_a_dead_producer_is_resolved_by_its_successor() {
     first.send(record(at(OUT, 0), "zombie")).ok();
     let error = first.commit(&[]).unwrap_err();
     assert!(matches!(error, BrokerError::Fenced(_) | BrokerError::Abort(_)), "{error:?}");
-    assert_eq!(cluster.committed_values(OUT), vec![(0, "new".to_owned())]);
+    assert_eq!(cluster.committed_values(OUT, Rest::Yes), vec![(0, "new".to_owned())]);
 }
 
-#[test]
-fn a_zombie_whose_partitions_moved_commits_nothing() {
-    let cluster = cluster(1);
+fn a_zombie_whose_partitions_moved_commits_nothing(make: Make) {
+    let cluster = make(1);
     cluster.produce(at(LEADING, 0), (0..10).map(|n| n.to_string()));
     let mut config = cluster.config("zombie");
     config.max_poll_interval_ms = 6_000;
@@ -234,12 +266,11 @@ fn a_zombie_whose_partitions_moved_commits_nothing() {
         slept.then_some(())
     });
     assert_eq!(zombie.aborts, 1, "its commit was refused");
-    assert_eq!(cluster.committed_values(OUT).len(), 10, "every record once");
+    assert_eq!(cluster.committed_values(OUT, Rest::Yes).len(), 10, "every record once");
 }
 
-#[test]
-fn clean_commits_replace_nothing() {
-    let cluster = cluster(1);
+fn clean_commits_replace_nothing(make: Make) {
+    let cluster = make(1);
     let mut broker = cluster.connect("a");
     for number in 0..50 {
         broker.begin().unwrap();
@@ -253,19 +284,25 @@ fn clean_commits_replace_nothing() {
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "after")).unwrap();
     broker.commit(&[]).unwrap();
-    assert_eq!(cluster.committed_values(OUT).len(), 51);
+    assert_eq!(cluster.committed_values(OUT, Rest::Yes).len(), 51);
 }
 
-/// The client library's own mock broker, because it can drop a connection instead of answering a request of one kind.
-#[test]
-fn a_lost_answer_to_a_commit_replaces_the_producer() {
+/// The client library's own mock broker.
+fn on_mock() -> (MockCluster<'static, DefaultProducerContext>, KafkaBroker) {
     let mock = MockCluster::new(1).unwrap();
     let topology = topology(1);
     for topic in &topology.topics {
         mock.create_topic(&topic.name, topic.partitions, 1).unwrap();
     }
     let config = KafkaConfig::new(mock.bootstrap_servers(), "a", 0);
-    let mut broker = KafkaBroker::connect(&config, &topology, &[S]).unwrap();
+    let broker = KafkaBroker::connect(&config, &topology, &[S]).unwrap();
+    (mock, broker)
+}
+
+/// On the mock broker, because it can drop a connection instead of answering a request of one kind.
+#[test]
+fn a_lost_answer_to_a_commit_replaces_the_producer() {
+    let (mock, mut broker) = on_mock();
     let mut commit = || {
         broker.begin().unwrap();
         broker.send(record(at(OUT, 0), "x")).unwrap();
@@ -279,10 +316,9 @@ fn a_lost_answer_to_a_commit_replaces_the_producer() {
     assert_eq!(commit(), before + 1, "the library repeated the request and said nothing");
 }
 
-#[test]
-fn partitions_sit_together_while_members_come_and_go() {
+fn partitions_sit_together_while_members_come_and_go(make: Make) {
     const PARTITIONS: i32 = 5;
-    let cluster = cluster(PARTITIONS);
+    let cluster = make(PARTITIONS);
     let topics = [LEADING, COMPANION, SECOND];
     let mut members: Vec<Member> = Vec::new();
     let mut gone_seen = 0;
@@ -321,15 +357,14 @@ fn partitions_sit_together_while_members_come_and_go() {
     drop(left);
     let wanted = feed(60);
     settle(&mut members, wanted, gone_seen);
-    let values = cluster.committed_values(OUT);
+    let values = cluster.committed_values(OUT, Rest::Yes);
     let distinct: BTreeSet<&String> = values.iter().map(|(_, value)| value).collect();
     assert_eq!(distinct.len(), wanted, "nothing is missing");
     assert_eq!(values.len(), wanted, "nothing is doubled");
 }
 
-#[test]
-fn closing_does_not_hang_on_an_unanswered_rebalance() {
-    let cluster = cluster(2);
+fn closing_does_not_hang_on_an_unanswered_rebalance(make: Make) {
+    let cluster = make(2);
     let mut broker = cluster.connect("a");
     until("an assignment", || {
         let mut events = Vec::new();
@@ -343,16 +378,46 @@ fn closing_does_not_hang_on_an_unanswered_rebalance() {
     join(&mut next, 2);
 }
 
+/// On the mock broker, where a first member waits three seconds for others: until then it is in no generation.
 #[test]
 fn offsets_of_a_member_in_no_generation_are_refused() {
-    let cluster = cluster(1);
-    let mut broker = cluster.connect("a");
+    let (_mock, mut broker) = on_mock();
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "x")).unwrap();
-    // Not polled yet: the member has joined nothing.
     let offsets = vec![(at(LEADING, 0), 0)];
     let error = broker.commit(&[GroupOffsets { sub_topology: S, offsets }]).unwrap_err();
     assert!(matches!(error, BrokerError::Abort(_)), "{error:?}");
     broker.abort().unwrap();
-    assert_eq!(cluster.committed_values(OUT), vec![]);
+}
+
+#[test]
+fn topics_that_differ_are_told_and_left_alone() {
+    let cluster = embedded(2);
+    let config = cluster.config("admin");
+    let wanted = |name: &str, partitions, retention: &str| TopicSpec {
+        name: name.into(),
+        partitions,
+        replication: 1,
+        configs: BTreeMap::from([("retention.ms".to_owned(), retention.to_owned())]),
+    };
+    let specs = [
+        wanted("leading", 3, "100000000"),
+        wanted("second", 2, "5"),
+        wanted("companion", 2, "100000000"),
+        wanted("new", 1, "7"),
+    ];
+    let differing = [
+        Difference::Partitions { topic: "leading".into(), wanted: 3, found: 2 },
+        Difference::Config {
+            topic: "second".into(),
+            config: "retention.ms".into(),
+            wanted: "5".into(),
+            found: Some("100000000".into()),
+        },
+    ];
+    let found = topics::compare(&config, &specs).unwrap();
+    assert_eq!(found.iter().filter(|d| matches!(d, Difference::Missing { topic } if topic == "new")).count(), 1);
+    assert!(differing.iter().all(|d| found.contains(d)), "{found:?}");
+    let report = topics::ensure(&config, &specs).unwrap();
+    assert_eq!((report.created, report.differences), (vec!["new".to_owned()], differing.to_vec()));
 }

@@ -16,6 +16,8 @@
 //!   repeats EndTxn after a lost answer with the same epoch, and a late repetition could end the next transaction.
 //!   Signs: an error or log line of a lost connection or time-out between begin and end of the call, an end that took
 //!   as long as a reconnection takes at least, and statistics that count more EndTxn requests than there were ends.
+//! - **A commit is answered before its marker is written** (Apache Kafka). The end of a partition and what readers see
+//!   follow a moment later; `committed` waits for pending commits, `bounds` does not.
 //! - **Who fences whom.** The `transactional.id` is application, instance and thread. `Fenced` means that another
 //!   process of the same name started, or that the coordinator timed this one out; the thread ends and starts anew,
 //!   and the group's static membership lets only one of two namesakes live.
@@ -24,7 +26,8 @@
 //!
 //! ## Traps of the client library, and where each is answered
 //!
-//! Numbers as in the project's list of traps. Tests are in `tests/kafka_broker.rs` unless named otherwise.
+//! Numbers as in the project's list of traps. Tests are in `tests/kafka_broker.rs` unless named otherwise;
+//! they run against the embedded broker and Apache Kafka.
 //!
 //! | # | trap | answer |
 //! | --- | --- | --- |

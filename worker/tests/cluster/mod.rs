@@ -1,7 +1,11 @@
 //! A cluster for a test, its topics, and a member that copies its inputs to an output exactly once.
 #![allow(dead_code, clippy::unwrap_used)]
 
+#[path = "../../../tests/kafka/node.rs"]
+mod node;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use millrace_broker::{Broker as Embedded, BrokerConfig, BrokerHandle};
@@ -30,17 +34,46 @@ pub fn at(topic: TopicId, partition: i32) -> TopicPartition {
 pub struct Cluster {
     pub bootstrap: String,
     pub topology: Topology,
-    _handle: BrokerHandle,
-    _dir: tempfile::TempDir,
+    _embedded: Option<(BrokerHandle, tempfile::TempDir)>,
 }
 
-pub fn cluster(partitions: i32) -> Cluster {
+/// Whether to wait until no transaction is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    Yes,
+    No,
+}
+
+/// Makes a cluster whose inputs have so many partitions.
+pub type Make = fn(i32) -> Cluster;
+
+/// An embedded broker of the test's own.
+pub fn embedded(partitions: i32) -> Cluster {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = BrokerConfig { data_dir: dir.path().to_owned(), ..BrokerConfig::default() };
     let handle = runtime.block_on(Embedded::start(config)).unwrap();
-    let bootstrap = handle.kafka_addr().to_string();
-    let topology = topology(partitions);
+    with_topics(handle.kafka_addr().to_string(), topology(partitions), Some((handle, dir)))
+}
+
+/// Whether Apache Kafka can be started; says so when not.
+pub fn apache_is_here() -> bool {
+    node::ApacheKafka::shared().is_ok()
+}
+
+/// Topics and groups of the test's own on the one Apache Kafka of this test binary.
+pub fn apache(partitions: i32) -> Cluster {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let mut topology = topology(partitions);
+    topology.application = format!("app-{number}");
+    for topic in &mut topology.topics {
+        topic.name = format!("{}-{number}", topic.name).into();
+    }
+    with_topics(node::ApacheKafka::shared().unwrap().bootstrap(), topology, None)
+}
+
+fn with_topics(bootstrap: String, topology: Topology, embedded: Option<(BrokerHandle, tempfile::TempDir)>) -> Cluster {
     let specs: Vec<_> = topology
         .topics
         .iter()
@@ -48,12 +81,14 @@ pub fn cluster(partitions: i32) -> Cluster {
             name: topic.name.to_string(),
             partitions: topic.partitions,
             replication: 1,
-            configs: BTreeMap::new(),
+            configs: BTreeMap::from([("retention.ms".to_owned(), "100000000".to_owned())]),
         })
         .collect();
-    let report = topics::ensure(&KafkaConfig::new(&bootstrap, "test", 0), &specs).unwrap();
-    assert_eq!(report.differences, vec![]);
-    Cluster { bootstrap, topology, _handle: handle, _dir: dir }
+    let config = KafkaConfig::new(&bootstrap, "test", 0);
+    let report = topics::ensure(&config, &specs).unwrap();
+    assert_eq!((report.created.len(), report.differences), (specs.len(), vec![]));
+    assert_eq!(topics::ensure(&config, &specs).unwrap(), topics::Report::default(), "again changes nothing");
+    Cluster { bootstrap, topology, _embedded: embedded }
 }
 
 pub fn topology(partitions: i32) -> Topology {
@@ -110,9 +145,21 @@ impl Cluster {
         producer.flush(Duration::from_secs(20)).unwrap();
     }
 
-    /// Every committed value of a topic now, with its partition, in order.
-    pub fn committed_values(&self, topic: TopicId) -> Vec<(i32, String)> {
+    /// Every committed value of a topic, with its partition, in order; now, or once no transaction is open in it. A
+    /// commit is answered before its marker is written, so what was just committed may be visible a moment later.
+    pub fn committed_values(&self, topic: TopicId, rest: Rest) -> Vec<(i32, String)> {
         let spec = self.topology.topic(topic);
+        if rest == Rest::Yes {
+            let reader = |isolation: &str| -> BaseConsumer {
+                let mut config = ClientConfig::new();
+                config.set("bootstrap.servers", &self.bootstrap).set("isolation.level", isolation).create().unwrap()
+            };
+            let (committed, all) = (reader("read_committed"), reader("read_uncommitted"));
+            let end = |of: &BaseConsumer, p| of.fetch_watermarks(&spec.name, p, WAIT).unwrap().1;
+            until("no transaction is open", || {
+                (0..spec.partitions).all(|p| end(&all, p) == end(&committed, p)).then_some(())
+            });
+        }
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", "reader")
@@ -165,13 +212,15 @@ pub struct Member {
     pub owned: BTreeSet<i32>,
     pub next: BTreeMap<TopicPartition, Offset>,
     pub aborts: u64,
-    /// What came in, by partition, as `topic:value`.
+    /// What was copied and committed, as `topic:value`.
     pub seen: Vec<(TopicPartition, String)>,
+    /// What was copied in the open transaction.
+    open: Vec<(TopicPartition, String)>,
 }
 
 impl Member {
     pub fn new(broker: KafkaBroker) -> Self {
-        Self { broker, owned: BTreeSet::new(), next: BTreeMap::new(), aborts: 0, seen: Vec::new() }
+        Self { broker, owned: BTreeSet::new(), next: BTreeMap::new(), aborts: 0, seen: Vec::new(), open: Vec::new() }
     }
 
     fn inputs(partitions: &[i32]) -> Vec<TopicPartition> {
@@ -221,6 +270,7 @@ impl Member {
                 Event::Lost { partitions, .. } => {
                     if open {
                         self.broker.abort().unwrap();
+                        self.open.clear();
                         open = false;
                         touched.clear();
                         self.aborts += 1;
@@ -243,7 +293,7 @@ impl Member {
                             format!("{}:{}", from.topic.0, String::from_utf8_lossy(record.value.as_ref().unwrap()));
                         self.broker.send(super::cluster::record(at(OUT, from.partition % 2), &value)).unwrap();
                         self.next.insert(from, record.offset + 1);
-                        self.seen.push((from, value));
+                        self.open.push((from, value));
                     }
                     touched.insert(from);
                 }
@@ -267,7 +317,7 @@ impl Member {
     fn finish(&mut self, touched: &BTreeSet<TopicPartition>) {
         let offsets = touched.iter().filter_map(|at| self.next.get(at).map(|next| (*at, *next))).collect();
         match self.broker.commit(&[GroupOffsets { sub_topology: S, offsets }]) {
-            Ok(_) => {}
+            Ok(_) => self.seen.append(&mut self.open),
             Err(BrokerError::Abort(_)) => {
                 self.aborts += 1;
                 self.broker.abort().unwrap();
@@ -280,6 +330,7 @@ impl Member {
             }
             Err(error) => panic!("{error}"),
         }
+        self.open.clear();
     }
 
     pub fn rewind_all(&mut self) {
