@@ -104,11 +104,15 @@ impl TransactionalProducer {
     /// Serves what waits: delivery reports, errors, statistics, log lines. Never blocks.
     pub(super) fn serve(&self) {
         if let Some(producer) = &self.producer {
-            for _ in 0..1_000 {
+            let mut before = producer.in_flight_count();
+            loop {
                 producer.poll(Duration::ZERO);
-                if producer.in_flight_count() == 0 {
+                let now = producer.in_flight_count();
+                // No progress: what is left is still at the broker.
+                if now == 0 || now >= before {
                     break;
                 }
+                before = now;
             }
         }
     }
