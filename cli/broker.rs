@@ -22,7 +22,7 @@ pub(crate) struct Args {
 
 /// Serves until interrupted.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    crate::run::runtime()?.block_on(async {
+    crate::run::to_its_end(async {
         let broker = start(args.listen, args.registry_listen, args.data_dir).await?;
         eprintln!("broker    {}\nregistry  {}\nstop with Ctrl-C", broker.kafka_addr(), broker.registry_url());
         crate::run::interrupted().await;

@@ -66,7 +66,7 @@ pub(crate) struct Args {
 
 /// Runs until interrupted, or until the audit is done.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    run::runtime()?.block_on(serve(args))
+    run::to_its_end(serve(args))
 }
 
 async fn serve(args: Args) -> anyhow::Result<ExitCode> {

@@ -29,7 +29,7 @@ pub(crate) struct Args {
 
 /// Serves until interrupted, then drains.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    crate::run::runtime()?.block_on(async {
+    crate::run::to_its_end(async {
         let codec = millrace_schemas::registry::check(&args.connection.registry).await?;
         let topology = Arc::new(args.topology.load(&codec)?);
         let owners = Owners::default();

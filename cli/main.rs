@@ -112,6 +112,9 @@ fn main() -> ExitCode {
 /// Readable lines on a terminal, JSON otherwise; always on stderr.
 fn start_logging(filter: &str) {
     use std::io::IsTerminal;
+    // The Kafka library talks of every lost connection; what matters of it is said by the code that uses it.
+    let plain = !filter.contains(['=', ',']);
+    let filter = if plain { format!("{filter},librdkafka=off,rdkafka=off") } else { filter.to_owned() };
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {

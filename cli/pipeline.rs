@@ -16,8 +16,8 @@ use millrace_psp::Provider;
 use millrace_runtime::{NoteLevel, Parts, StreamThread, SubTopologyId, TaskState, ThreadError, Topology};
 use millrace_schemas::Codec;
 use millrace_worker::{
-    Asks, CallPool, From, KafkaBroker, KafkaConfig, RecordProducer, Said, StateDirectory, StateSettings, StreamThreads,
-    SystemClock, TopicReader,
+    Asks, CallPool, From, Health, KafkaBroker, KafkaConfig, Metrics, RecordProducer, Said, StateDirectory,
+    StateSettings, StreamThreads, SystemClock, TopicReader,
 };
 
 use crate::connection::Connection;
@@ -39,20 +39,6 @@ pub(crate) struct PipelineConfig {
     pub(crate) session_timeout_ms: u32,
 }
 
-#[derive(Default)]
-pub(crate) struct Metrics;
-impl Metrics {
-    fn new(_: &Topology) -> anyhow::Result<Self> {
-        Ok(Self)
-    }
-    fn add(&self, _: &Topology, _: &Said) {}
-}
-#[derive(Default)]
-pub(crate) struct Health;
-impl Health {
-    pub(crate) fn set_ready(&self, _: bool) {}
-    pub(crate) fn set_dead(&self) {}
-}
 /// A running pipeline.
 pub(crate) struct Pipeline {
     threads: StreamThreads,
@@ -68,6 +54,7 @@ impl Pipeline {
         let storage = StateDirectory::open(StateSettings::new(&config.state_dir))
             .with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))?;
         let metrics = Arc::new(Metrics::new(&config.topology)?);
+        metrics.watch_stores(storage.clone());
         let health = Arc::new(Health::default());
         let listener = {
             let (metrics, topology) = (metrics.clone(), config.topology.clone());

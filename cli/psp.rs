@@ -32,7 +32,7 @@ pub(crate) struct Args {
 
 /// Serves until interrupted.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    crate::run::runtime()?.block_on(async {
+    crate::run::to_its_end(async {
         let provider = open(&args.data_dir, args.latency)?;
         let listener = millrace_ingress::bind(args.listen).await?;
         eprintln!("simulated payment service provider  http://{}/psp", listener.local_addr()?);

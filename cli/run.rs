@@ -50,8 +50,7 @@ pub(crate) struct Args {
 
 /// Runs until interrupted.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime = runtime()?;
-    runtime.block_on(async {
+    to_its_end(async {
         let codec = millrace_schemas::registry::check(&args.connection.registry).await?;
         let topology = Arc::new(args.topology.load(&codec)?);
         crate::apply::check(&args.connection, &topology).await?;
@@ -145,6 +144,15 @@ fn chosen(topology: &Topology, names: &[String], all: bool) -> anyhow::Result<Ve
         }
     }
     Ok(ids)
+}
+
+/// Runs a command to its end. Work that still blocks then (a read that waits for the broker) is left behind: the
+/// process ends.
+pub(crate) fn to_its_end(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_background();
+    ended
 }
 
 /// The asynchronous side of the process: HTTP, registry, signals. The data path has threads of its own.

@@ -60,11 +60,8 @@ impl Warehouse {
     /// An order was accepted: its lines are known. Answers with updates only where the order was confirmed before.
     pub fn on_accepted(&mut self, accepted: &OrderAccepted) -> Vec<ShipmentUpdate> {
         let id = &accepted.order_id;
-        if accepted.lines.len() < 2 || self.manner(id) == Manner::Whole {
-            return match self.known.remove(id) {
-                Some(Known::Confirmed(at)) => whole(id, at),
-                _ => Vec::new(),
-            };
+        if self.manner(id) == Manner::Whole {
+            return Vec::new();
         }
         let lines: Vec<StockLine> =
             accepted.lines.iter().map(|line| StockLine { sku: line.sku.clone(), quantity: line.quantity }).collect();
@@ -139,9 +136,10 @@ fn whole(id: &str, at: i64) -> Vec<ShipmentUpdate> {
     vec![update(id, "1", ShipmentUpdateKind::Shipped, Vec::new(), at)]
 }
 
-/// Needs at least two lines. Without lines an update means all that is still to be shipped.
+/// An order of one line has no parts. Without lines an update means all that is still to be shipped.
 fn in_parts(id: &str, manner: Manner, lines: &[StockLine], at: i64) -> Vec<ShipmentUpdate> {
     match manner {
+        _ if lines.len() < 2 => whole(id, at),
         Manner::Whole => whole(id, at),
         Manner::Split => vec![
             update(id, "1", ShipmentUpdateKind::Shipped, lines[..lines.len() / 2].to_vec(), at),

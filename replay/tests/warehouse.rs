@@ -91,6 +91,10 @@ fn one_line_cannot_be_split() {
     let updates = house.on_accepted(&accepted("a", 1));
     assert_eq!(updates.len(), 1);
     assert!(updates[0].lines.is_empty());
+    assert!(house.on_accepted(&accepted("b", 1)).is_empty());
+    let updates = house.on_order_event(&confirmed("b"));
+    assert_eq!(updates.len(), 1, "confirmed after its lines were read, it ships as well");
+    assert_eq!(house.remembered(), 0);
 }
 
 #[test]
