@@ -33,6 +33,12 @@ impl GlobalTable {
         self.values.get(key)
     }
 
+    /// The next offset to apply of a partition; `None` where the partition is not read.
+    #[must_use]
+    pub fn position(&self, partition: i32) -> Option<Offset> {
+        self.partitions.get(&partition).map(|progress| progress.next)
+    }
+
     /// How many keys it holds.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -66,9 +66,11 @@ pub enum Event {
     Followed {
         /// Where they stand.
         from: TopicPartition,
+        /// Every committed record from this position on, and below `next`, is here.
+        begin: Offset,
         /// In offset order.
         records: Vec<InputRecord>,
-        /// Every committed record below this position has been given.
+        /// See `begin`.
         next: Offset,
     },
 }

@@ -257,6 +257,19 @@ impl Store {
         }
     }
 
+    /// Whether it holds no state at all.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn is_empty(&self) -> Result<bool, StorageError> {
+        let mut empty = true;
+        self.scan_committed(&mut |_, _| {
+            empty = false;
+            false
+        })?;
+        Ok(empty)
+    }
+
     /// The next position to apply of a topic this store is a table of.
     #[must_use]
     pub fn position(&self, partition: TopicPartition) -> Option<Offset> {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{StreamThread, Trouble};
+use super::{Followed, StreamThread, Trouble};
 use crate::global::GlobalTable;
 use crate::io::{Broker, BrokerError, Call, Flow};
 use crate::processor::{Failure, TaskContext};
-use crate::record::{InputRecord, Offset, ProcessorId, Record, SubTopologyId, TaskId, TopicPartition};
+use crate::record::{Offset, ProcessorId, Record, SubTopologyId, TaskId, TopicPartition};
 use crate::store::Store;
 use crate::task::{AssignedPartition, DeadLetterWindow, Need, Task, TaskState};
 
@@ -209,20 +209,27 @@ impl<B: Broker> StreamThread<B> {
         Ok(())
     }
 
-    /// Follows a partition from the earliest position that some restoring store stands at.
+    /// Follows a partition from the earliest position that some restoring store or global table stands at.
     fn follow_for_restore(&mut self, from: TopicPartition) -> Result<(), Trouble> {
-        let lowest = self
+        let restoring = self
             .assigned
             .values()
             .flat_map(|a| a.needs.iter().map(move |need| (a, need)))
             .filter(|(_, need)| need.from == from)
-            .filter_map(|(a, need)| a.tasks[need.task].stores[need.store].position(from))
-            .min();
-        if let Some(lowest) = lowest {
+            .filter_map(|(a, need)| a.tasks[need.task].stores[need.store].position(from));
+        let tables = self.globals_of(from).filter_map(|table| table.position(from.partition));
+        if let Some(lowest) = restoring.chain(tables).min() {
             self.broker.follow(from, lowest)?;
             self.following.insert(from, lowest);
         }
         Ok(())
+    }
+
+    /// The global tables over a topic.
+    fn globals_of(&self, from: TopicPartition) -> impl Iterator<Item = &GlobalTable> {
+        self.topology.processors.iter().zip(&self.globals).flat_map(move |(spec, tables)| {
+            spec.globals.iter().zip(tables).filter(move |(topic, _)| **topic == from.topic).map(|(_, table)| table)
+        })
     }
 
     fn follow_globals(&mut self) -> Result<(), Trouble> {
@@ -248,24 +255,19 @@ impl<B: Broker> StreamThread<B> {
     }
 
     /// Records of a followed partition: to the global tables and to the stores that restore from it.
-    pub(super) fn apply_followed(
-        &mut self,
-        from: TopicPartition,
-        records: Vec<InputRecord>,
-        next: Offset,
-    ) -> Result<(), Trouble> {
-        if self.held.iter().any(|(held, ..)| *held == from) {
-            self.held.push((from, records, next));
+    pub(super) fn apply_followed(&mut self, mut followed: Followed) -> Result<(), Trouble> {
+        let Followed { from, begin, next, .. } = followed;
+        if self.held.iter().any(|held| held.from == from) {
+            self.held.push(followed);
             return Ok(());
         }
         let topic = self.topology.topic(from.topic).name.clone();
-        for (at, input) in records.iter().enumerate() {
-            match self.apply_one(from, &Record::of(&topic, from.partition, input)) {
+        for (at, input) in followed.records.iter().enumerate() {
+            match self.apply_one(from, begin, &Record::of(&topic, from.partition, input)) {
                 Ok(()) => {}
                 Err(Failure::NotYet(_)) => {
-                    let mut records = records;
-                    let rest = records.split_off(at);
-                    self.held.push((from, rest, next));
+                    followed.records.drain(..at);
+                    self.held.push(followed);
                     return Ok(());
                 }
                 Err(failure) => {
@@ -274,25 +276,30 @@ impl<B: Broker> StreamThread<B> {
                 }
             }
         }
-        for processor in 0..self.definitions.len() {
-            for (place, table) in self.globals[processor].iter_mut().enumerate() {
-                if self.topology.processors[processor].globals.get(place) == Some(&from.topic) {
+        for (spec, tables) in self.topology.processors.iter().zip(&mut self.globals) {
+            for (topic, table) in spec.globals.iter().zip(tables) {
+                if *topic == from.topic && table.position(from.partition).is_some_and(|position| position >= begin) {
                     table.reached(from.partition, next);
                 }
             }
         }
         for assigned in self.assigned.values_mut().filter(|a| a.state() == TaskState::Restoring) {
             for need in assigned.needs.iter().filter(|need| need.from == from) {
-                assigned.tasks[need.task].stores[need.store].set_position(from, next.min(need.until));
+                let store = &mut assigned.tasks[need.task].stores[need.store];
+                // A store that stands before this piece waits for the one that begins where it stands.
+                if store.position(from).is_some_and(|position| position >= begin) {
+                    store.set_position(from, next.min(need.until));
+                }
             }
         }
         self.finish_restores()
     }
 
-    fn apply_one(&mut self, from: TopicPartition, record: &Record<'_>) -> Result<(), Failure> {
+    fn apply_one(&mut self, from: TopicPartition, begin: Offset, record: &Record<'_>) -> Result<(), Failure> {
         for (processor, definition) in self.definitions.iter().enumerate() {
             for (place, table) in definition.globals.iter().enumerate() {
-                if table.topic == record.topic {
+                let known = self.globals[processor][place].position(from.partition);
+                if table.topic == record.topic && known.is_some_and(|position| position >= begin) {
                     match self.globals[processor][place].apply(&table.fold, record) {
                         Err(Failure::Poison(reason)) => self.report.warn(format!(
                             "{} offset {} is passed over by {}: {reason}",
@@ -309,7 +316,8 @@ impl<B: Broker> StreamThread<B> {
             for need in assigned.needs.iter().filter(|need| need.from == from) {
                 let task = &mut assigned.tasks[need.task];
                 let store = &mut task.stores[need.store];
-                if record.offset >= need.until || store.position(from).is_some_and(|next| record.offset < next) {
+                let position = store.position(from).unwrap_or_default();
+                if record.offset >= need.until || record.offset < position || position < begin {
                     continue;
                 }
                 let table = task
@@ -338,8 +346,8 @@ impl<B: Broker> StreamThread<B> {
 
     /// Tries held records again: the schema they wait for may be known by now.
     pub(super) fn retry_held(&mut self) -> Result<(), Trouble> {
-        for (from, records, next) in std::mem::take(&mut self.held) {
-            self.apply_followed(from, records, next)?;
+        for followed in std::mem::take(&mut self.held) {
+            self.apply_followed(followed)?;
         }
         Ok(())
     }
@@ -380,7 +388,8 @@ impl<B: Broker> StreamThread<B> {
 
     fn run(&mut self, key: (SubTopologyId, i32)) -> Result<(), Trouble> {
         let assigned = self.assigned.get_mut(&key).expect("a partition that restores is assigned");
-        if assigned.never_committed && assigned.restored > 0 {
+        let holds_state = |task: &Task| task.stores.iter().any(|store| !store.is_empty().unwrap_or(false));
+        if assigned.never_committed && assigned.tasks.iter().any(holds_state) {
             let group = self.topology.group(key.0);
             return Err(Trouble::Stop(format!(
                 "the group {group} has no committed offsets for partition {}, but its stores hold state: the offsets have \

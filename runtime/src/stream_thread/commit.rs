@@ -192,6 +192,7 @@ impl<B: Broker> StreamThread<B> {
                 Err(_) => self.recreate()?,
             }
         }
+        self.rewinds += 1;
         for assigned in self.assigned.values_mut() {
             assigned.drop_uncommitted();
             if assigned.state() != TaskState::Created {

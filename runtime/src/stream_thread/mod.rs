@@ -85,15 +85,25 @@ pub struct StreamThread<B> {
     assigned: BTreeMap<(SubTopologyId, i32), AssignedPartition>,
     following: BTreeMap<TopicPartition, Offset>,
     /// Followed records that wait for a schema.
-    held: Vec<(TopicPartition, Vec<InputRecord>, Offset)>,
+    held: Vec<Followed>,
     transaction: Option<Transaction>,
     outbox: Outbox,
     headers: Headers,
     counts: Vec<(&'static str, &'static str)>,
     in_flight: HashMap<(TaskId, Key), String>,
     written_out_at: Timestamp,
+    /// How often every partition was put back to where the broker says it stands.
+    rewinds: u64,
     report: Report,
     events: Vec<Event>,
+}
+
+/// A piece of a followed partition: every committed record from `begin` on and below `next`.
+struct Followed {
+    from: TopicPartition,
+    begin: Offset,
+    records: Vec<InputRecord>,
+    next: Offset,
 }
 
 /// The open transaction.
@@ -168,6 +178,7 @@ impl<B: Broker> StreamThread<B> {
             headers: Headers::new(),
             counts: Vec::new(),
             in_flight: HashMap::new(),
+            rewinds: 0,
             report: Report::default(),
             events: Vec::new(),
         }
@@ -180,6 +191,7 @@ impl<B: Broker> StreamThread<B> {
     /// aborted, the overlay dropped, and the work done again.
     pub fn turn(&mut self, wait: Duration) -> Result<Turn, ThreadError> {
         let mut turn = Turn::default();
+        let rewinds = self.rewinds;
         let mut events = std::mem::take(&mut self.events);
         let wait = self.patience(wait);
         let most = if self.over_budget() { 0 } else { RECORDS_PER_POLL };
@@ -188,6 +200,11 @@ impl<B: Broker> StreamThread<B> {
         }
         let idle = !events.iter().any(|event| matches!(event, Event::Records { .. }));
         for event in events.drain(..) {
+            // Records polled before a rewind come again, from where their partition stands now. Taken in here they would
+            // jump over those that were rewound, and offsets cannot tell: they have gaps.
+            if self.rewinds != rewinds && matches!(event, Event::Records { .. }) {
+                continue;
+            }
             match self.take_in(event) {
                 Ok(handled) => turn.handled += handled,
                 Err(trouble) => self.settle_trouble(trouble)?,
@@ -216,7 +233,9 @@ impl<B: Broker> StreamThread<B> {
     fn take_in(&mut self, event: Event) -> Result<usize, Trouble> {
         match event {
             Event::Records { sub_topology, from, records } => self.process_records(sub_topology, from, records),
-            Event::Followed { from, records, next } => self.apply_followed(from, records, next).map(|()| 0),
+            Event::Followed { from, begin, records, next } => {
+                self.apply_followed(Followed { from, begin, records, next }).map(|()| 0)
+            }
             Event::Assigned { sub_topology, partitions } => self.assign(sub_topology, &partitions).map(|()| 0),
             Event::Revoked { sub_topology, partitions } => self.revoke(sub_topology, &partitions).map(|()| 0),
             Event::Lost { sub_topology, partitions } => self.lose(sub_topology, &partitions).map(|()| 0),

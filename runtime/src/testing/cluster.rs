@@ -98,6 +98,11 @@ impl Cluster {
         self.state().queues.entry(member).or_default().push_back(event);
     }
 
+    /// The committed positions of every group expire.
+    pub fn forget_positions(&self) {
+        self.state().positions.clear();
+    }
+
     /// Forgets what a member was still to be told: its process is gone.
     pub fn forget(&self, member: usize) {
         let mut state = self.state();
@@ -176,8 +181,8 @@ impl Broker for MemoryBroker {
             let end = Offset::try_from(log.len()).unwrap_or(Offset::MAX);
             if *next < end {
                 let records = log[usize::try_from(*next).unwrap_or(0)..].iter().flatten().cloned().collect();
+                events.push(Event::Followed { from: *from, begin: *next, records, next: end });
                 *next = end;
-                events.push(Event::Followed { from: *from, records, next: end });
             }
         }
         let mut left = max_records;

@@ -73,7 +73,7 @@ impl Follower {
     /// Gives at most `most` records, and positions that moved past markers. Never blocks.
     pub(super) fn poll(&mut self, most: usize, events: &mut Vec<Event>) -> Result<usize, BrokerError> {
         let consumer = self.consumer()?.clone();
-        let mut batches: Vec<(TopicPartition, Vec<InputRecord>, Offset)> = Vec::new();
+        let mut batches: Vec<(TopicPartition, Offset, Vec<InputRecord>, Offset)> = Vec::new();
         let (mut taken, mut trouble) = (0, Ok(()));
         while taken < most {
             let (topic, partition, record, next) = match raw::poll(&consumer, Duration::ZERO) {
@@ -100,17 +100,19 @@ impl Follower {
             let place = match batches.iter().rposition(|(from, ..)| *from == at) {
                 Some(place) => place,
                 None => {
-                    batches.push((at, Vec::new(), given));
+                    batches.push((at, given, Vec::new(), given));
                     batches.len() - 1
                 }
             };
-            batches[place].2 = next;
+            batches[place].3 = next;
             if let Some(record) = record {
-                batches[place].1.push(record);
+                batches[place].2.push(record);
                 taken += 1;
             }
         }
-        events.extend(batches.into_iter().map(|(from, records, next)| Event::Followed { from, records, next }));
+        events.extend(
+            batches.into_iter().map(|(from, begin, records, next)| Event::Followed { from, begin, records, next }),
+        );
         trouble.map(|()| taken)
     }
 
