@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::core::disk::Disk;
 
 /// Open files kept for reuse; more are opened again when needed.
-const OPEN_FILES: usize = 200;
+const OPEN_FILES: usize = 600;
 const LOCK_FILE: &str = "lock";
 
 /// A folder used as [`Disk`]. Holds the folder's lock until dropped.

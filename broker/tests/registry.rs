@@ -211,3 +211,28 @@ fn everything_survives_a_restart() {
     assert_eq!(registry.get("/config/a").1["compatibilityLevel"], "NONE");
     assert_eq!(registry.post("/subjects/a/versions", &incompatible()), (200, json!({"id": 3})));
 }
+
+#[test]
+fn the_converter_of_the_pipeline_encodes_and_decodes() {
+    use apache_avro::types::Value as Avro;
+    use schema_registry_converter::async_impl::easy_avro::{EasyAvroDecoder, EasyAvroEncoder};
+    use schema_registry_converter::async_impl::schema_registry::{SrSettings, post_schema};
+    use schema_registry_converter::schema_registry_common::{SchemaType, SubjectNameStrategy, SuppliedSchema};
+
+    let broker = start();
+    let settings = SrSettings::new(broker.handle.registry_url());
+    block_on(async {
+        let schema = SuppliedSchema::new(None, SchemaType::Avro, v1().to_string());
+        let posted = post_schema(&settings, "orders-value".to_owned(), schema).await;
+        assert_eq!(posted.expect("registered").id, 1);
+        let encoder = EasyAvroEncoder::new(settings.clone());
+        let strategy = SubjectNameStrategy::TopicNameStrategy("orders".to_owned(), false);
+        let fields = vec![("id", Avro::String("o-1".to_owned()))];
+        let bytes = encoder.encode(fields, strategy).await.expect("encoded");
+        assert_eq!(bytes[..5], [0, 0, 0, 0, 1]);
+        let decoder = EasyAvroDecoder::new(settings);
+        let decoded = decoder.decode(Some(&bytes)).await.expect("decoded");
+        let expected = vec![("id".to_owned(), Avro::String("o-1".to_owned()))];
+        assert_eq!(decoded.value, Avro::Record(expected));
+    });
+}

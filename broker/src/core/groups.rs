@@ -17,6 +17,8 @@ use bytes::Bytes;
 
 use super::ErrorCode;
 use super::journal::{CommittedOffset, GroupEntry, MemberEntry};
+use super::members::Member;
+pub use super::members::{Join, JoinRefused, Joined, MemberView};
 use super::{Reply, Token, TopicPartition};
 
 /// Where a group is between two stable generations.
@@ -42,91 +44,6 @@ impl GroupState {
             Self::CompletingRebalance => "CompletingRebalance",
             Self::Stable => "Stable",
         }
-    }
-}
-
-/// A request to join.
-#[derive(Debug, Clone)]
-pub struct Join {
-    /// Empty for a member that has no id yet.
-    pub member: String,
-    /// Static membership id.
-    pub instance: Option<String>,
-    /// Client id, for people and as the first part of the member id.
-    pub client: String,
-    /// Session time-out, milliseconds.
-    pub session_timeout: i64,
-    /// How long a rebalance may wait for this member, milliseconds.
-    pub rebalance_timeout: i64,
-    /// `consumer` for consumers.
-    pub protocol_type: String,
-    /// Assignors and their metadata, in order of preference.
-    pub protocols: Vec<(String, Bytes)>,
-    /// Whether the client understands that a new member first gets an id only.
-    pub wants_id_first: bool,
-}
-
-/// Outcome of a join.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Joined {
-    /// Generation.
-    pub generation: i32,
-    /// Chosen assignor.
-    pub protocol: String,
-    /// Member id of the leader.
-    pub leader: String,
-    /// The member's own id.
-    pub member: String,
-    /// For the leader only: (member id, instance id, metadata) of every member.
-    pub members: Vec<(String, Option<String>, Bytes)>,
-}
-
-/// Why a join was refused, with the member id the client is to use next (if one was given to it).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JoinRefused {
-    /// Error for the client.
-    pub code: ErrorCode,
-    /// Member id, empty if there is none.
-    pub member: String,
-}
-
-/// A member as told to others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberView {
-    /// Member id.
-    pub id: String,
-    /// Static membership id.
-    pub instance: Option<String>,
-    /// Client id.
-    pub client: String,
-    /// Subscription, under the chosen assignor.
-    pub metadata: Bytes,
-    /// Assignment.
-    pub assignment: Bytes,
-}
-
-#[derive(Debug, Clone)]
-struct Member {
-    instance: Option<String>,
-    client: String,
-    session_timeout: i64,
-    rebalance_timeout: i64,
-    protocols: Vec<(String, Bytes)>,
-    assignment: Bytes,
-    joining: Option<Token>,
-    syncing: Option<Token>,
-    /// Whether the member asked for its assignment in this generation.
-    synced: bool,
-    alive_until: i64,
-}
-
-impl Member {
-    fn metadata(&self, protocol: &str) -> Bytes {
-        self.protocols
-            .iter()
-            .find(|(name, _)| name == protocol)
-            .map(|(_, metadata)| metadata.clone())
-            .unwrap_or_default()
     }
 }
 

@@ -230,9 +230,7 @@ impl Core {
     /// Ids of all groups, sorted.
     #[must_use]
     pub fn group_ids(&self) -> Vec<String> {
-        let mut ids: Vec<String> = self.groups.keys().cloned().collect();
-        ids.sort();
-        ids
+        self.groups.keys().cloned().collect()
     }
 
     /// Deletes a group without members, and its offsets.

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod groups;
 pub mod journal;
 pub mod log;
+mod members;
 mod membership;
 mod producers;
 mod recovery;
@@ -21,7 +22,7 @@ mod timestamps;
 mod topics;
 mod transactions;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -176,7 +177,7 @@ pub struct Core {
     next_key: u64,
     next_incarnation: u64,
     topics: BTreeMap<String, Topic>,
-    groups: HashMap<String, Group>,
+    groups: BTreeMap<String, Group>,
     transactions: Transactions,
     replies: Vec<(Token, Reply)>,
     advanced: Vec<PartitionKey>,

@@ -1,6 +1,6 @@
 //! What the journal's entries add up to, and the way back: the entries that say all that is true now.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::Core;
 use super::TopicPartition;
@@ -26,7 +26,7 @@ pub(super) struct Replayed {
     pub(super) starts: u64,
     pub(super) next_incarnation: u64,
     pub(super) topics: BTreeMap<String, TopicEntry>,
-    pub(super) groups: HashMap<String, Group>,
+    pub(super) groups: BTreeMap<String, Group>,
     pub(super) transactions: Transactions,
 }
 
@@ -109,9 +109,7 @@ impl Core {
                 }
             }
         }
-        let mut groups: Vec<_> = self.groups.iter().collect();
-        groups.sort_by_key(|(id, _)| *id);
-        for (id, group) in groups {
+        for (id, group) in &self.groups {
             entries.extend(group.stored().cloned().map(Entry::Group));
             if !group.offsets.is_empty() {
                 let offsets = group.offsets.iter();

@@ -69,7 +69,7 @@ impl Transaction {
 /// All transactional ids.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
-    by_id: HashMap<String, Transaction>,
+    by_id: BTreeMap<String, Transaction>,
     id_of_producer: HashMap<i64, String>,
     next_producer: i64,
     reserved_producers: i64,
@@ -188,10 +188,7 @@ impl Transactions {
 
     pub(super) fn snapshot(&self, entries: &mut Vec<Entry>) {
         entries.push(Entry::ProducerIds { next: self.reserved_producers });
-        let mut ids: Vec<_> = self.by_id.keys().collect();
-        ids.sort();
-        for id in ids {
-            let transaction = &self.by_id[id];
+        for (id, transaction) in &self.by_id {
             entries.push(Entry::Producer {
                 id: id.clone(),
                 producer: transaction.producer,
@@ -484,7 +481,7 @@ impl Core {
 
     /// Finishes what a crash or a refusing disk interrupted.
     pub(super) fn finish_decided_transactions(&mut self, now: i64) {
-        let decided = self.ids_where(|state| matches!(state, State::Prepared { .. }));
+        let decided = self.ids_where(|transaction| matches!(transaction.state, State::Prepared { .. }));
         for id in decided {
             if let Err(error) = self.finish(now, &id) {
                 tracing::error!(transactional_id = id, %error, "transaction not finished");
@@ -493,16 +490,10 @@ impl Core {
     }
 
     pub(super) fn abort_overdue_transactions(&mut self, now: i64) {
-        let overdue: Vec<String> = self
-            .transactions
-            .by_id
-            .iter()
-            .filter(|(_, transaction)| match transaction.state {
-                State::Ongoing { since } => now - since >= transaction.timeout,
-                _ => false,
-            })
-            .map(|(id, _)| id.clone())
-            .collect();
+        let overdue = self.ids_where(|transaction| match transaction.state {
+            State::Ongoing { since } => now - since >= transaction.timeout,
+            _ => false,
+        });
         for id in overdue {
             tracing::warn!(transactional_id = id, "transaction timed out");
             if let Err(error) = self.abort_and_fence(now, &id) {
@@ -511,15 +502,9 @@ impl Core {
         }
     }
 
-    fn ids_where(&self, wanted: impl Fn(State) -> bool) -> Vec<String> {
-        let mut ids: Vec<String> = self
-            .transactions
-            .by_id
-            .iter()
-            .filter(|(_, transaction)| wanted(transaction.state))
-            .map(|(id, _)| id.clone())
-            .collect();
-        ids.sort();
-        ids
+    fn ids_where(&self, wanted: impl Fn(&Transaction) -> bool) -> Vec<String> {
+        let all = self.transactions.by_id.iter();
+        let found = all.filter(|(_, transaction)| wanted(transaction));
+        found.map(|(id, _)| id.clone()).collect()
     }
 }

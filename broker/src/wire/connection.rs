@@ -89,7 +89,8 @@ async fn serve(mut stream: TcpStream, shared: &Arc<Shared>, max_request_bytes: u
                 if buffer.len() >= 4 + length {
                     break length;
                 }
-                buffer.reserve(4 + length - buffer.len());
+                // A large request gets its memory as it arrives, not as it is announced.
+                buffer.reserve((4 + length - buffer.len()).min(1 << 20));
             } else {
                 buffer.reserve(READ_BYTES);
             }
