@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::anyhow;
 use millrace_runtime::Topology;
 use millrace_schemas::Codec;
 use millrace_worker::KafkaConfig;
-use millrace_worker::topics::{self, Difference, TopicSpec};
+use millrace_worker::topics::{self, Difference, TopicSpec, TopicsError};
 
-use crate::connection::{Connection, TopologyFile};
+use crate::connection::{Connection, PATIENCE, TopologyFile};
 
 /// Arguments of `millrace apply`.
 #[derive(clap::Args)]
@@ -60,8 +61,18 @@ pub(crate) async fn apply(
 /// Refuses to start against topics that are not as the topology says.
 pub(crate) async fn check(connection: &Connection, topology: &Topology) -> anyhow::Result<()> {
     let (kafka, specs) = (client(connection), topic_specs(topology, 1));
-    let differences = tokio::task::spawn_blocking(move || topics::compare(&kafka, &specs)).await??;
-    refuse(&differences)
+    let since = Instant::now();
+    let differences = tokio::task::spawn_blocking(move || {
+        loop {
+            match topics::compare(&kafka, &specs) {
+                Err(error @ TopicsError::Cluster { .. }) if since.elapsed() < PATIENCE => {
+                    tracing::warn!(%error, "waiting for the broker");
+                }
+                other => return other,
+            }
+        }
+    });
+    refuse(&differences.await??)
 }
 
 fn client(connection: &Connection) -> KafkaConfig {

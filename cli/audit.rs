@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// The form of the result.
     #[arg(short, long, default_value = "table", value_name = "FORM")]
     output: Form,
+    /// Waits until this many orders have ended before it judges.
+    #[arg(long, value_name = "ORDERS", conflicts_with_all = ["follow", "running"])]
+    until: Option<u64>,
     /// Goes on reading, and reports every few seconds.
     #[arg(long)]
     follow: bool,
@@ -95,6 +98,17 @@ fn dead_letter_topics(topology: &TopologyFile) -> anyhow::Result<Vec<String>> {
 /// Audits what is there.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let decoder = Decoder::connect(&args.connection)?;
+    if let Some(orders) = args.until {
+        let ledger = || {
+            if args.psp == "none" {
+                return Ok(Vec::new());
+            }
+            crate::run::runtime()?.block_on(crate::psp::fetch_ledger(&args.psp))
+        };
+        let report = until_settled(&args.connection.kafka, decoder.codec(), orders, ledger)?;
+        print(&report, args.output)?;
+        return Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(crate::DOES_NOT_HOLD) });
+    }
     let mut reading = Reading::open(&args.connection.kafka, decoder.codec(), &dead_letter_topics(&args.topology)?)?;
     let phase = if args.running || args.follow { Phase::Running } else { Phase::Settled };
     let progress = spinner("records read");

@@ -1,11 +1,13 @@
 //! Where the broker and the registry are, and which topology applies: arguments that many commands share.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use millrace_runtime::{Grouping, Topology, check_definitions, parse};
 use millrace_schemas::Codec;
+use millrace_schemas::registry::{self, RegistryError};
 
 /// The topology built into the program, for when no file is named and none lies in the working directory.
 const BUILT_IN: &str = include_str!("../topology.toml");
@@ -20,6 +22,26 @@ pub(crate) struct Connection {
     /// Schema registry.
     #[arg(long, env = "MILLRACE_REGISTRY", default_value = "http://127.0.0.1:8081", value_name = "URL")]
     pub(crate) registry: String,
+}
+
+/// How long a process that has just started waits for its broker and registry.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+const BETWEEN: Duration = Duration::from_millis(500);
+
+impl Connection {
+    /// The codec, with the ids of all schemas; waits for a registry that is not up yet.
+    pub(crate) async fn codec(&self) -> anyhow::Result<Codec> {
+        let since = Instant::now();
+        loop {
+            match registry::check(&self.registry).await {
+                Err(error @ RegistryError::Unreachable { .. }) if since.elapsed() < PATIENCE => {
+                    tracing::warn!(%error, "waiting for the registry");
+                    tokio::time::sleep(BETWEEN).await;
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
 }
 
 /// The topology.

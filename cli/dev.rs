@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Stream threads.
     #[arg(long, default_value_t = 1, value_name = "N")]
     threads: usize,
+    /// Leaves an empty shop empty: no sample catalog.
+    #[arg(long)]
+    empty: bool,
     /// Replays this file of real orders instead of stocking a sample shop.
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
@@ -95,7 +98,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let asks = started.asks();
     let pipeline = Arc::new(Mutex::new(Some(started)));
     let warehouse = warehouse::start(&connection, codec.clone())?;
-    if args.replay.is_none() {
+    if args.replay.is_none() && !args.empty {
         warehouse::stock_sample_shop(&connection, &codec).await?;
     }
     wait_until_running(&pipeline).await?;

@@ -30,7 +30,7 @@ pub(crate) struct Args {
 /// Serves until interrupted, then drains.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     crate::run::to_its_end(async {
-        let codec = millrace_schemas::registry::check(&args.connection.registry).await?;
+        let codec = args.connection.codec().await?;
         let topology = Arc::new(args.topology.load(&codec)?);
         let owners = Owners::default();
         crate::pipeline::watch_owners(&args.connection.kafka, &topology, owners.clone());

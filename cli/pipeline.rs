@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
@@ -13,14 +13,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use millrace_psp::Provider;
-use millrace_runtime::{NoteLevel, Parts, StreamThread, SubTopologyId, TaskState, ThreadError, Topology};
+use millrace_runtime::{BrokerError, NoteLevel, Parts, StreamThread, SubTopologyId, TaskState, ThreadError, Topology};
 use millrace_schemas::Codec;
 use millrace_worker::{
     Asks, CallPool, From, Health, KafkaBroker, KafkaConfig, Metrics, RecordProducer, Said, StateDirectory,
     StateSettings, StreamThreads, SystemClock, TopicReader,
 };
 
-use crate::connection::Connection;
+use crate::connection::{Connection, PATIENCE};
 use crate::orders::{Owners, TRACKING, Tracked};
 
 const SCHEMAS_EVERY: Duration = Duration::from_millis(100);
@@ -79,13 +79,14 @@ impl Pipeline {
             millrace_psp::handle_bytes(&*provider, &call.request, call.repeated)
         });
         let threads = config.threads.max(1);
+        let counted = metrics.clone();
         let make = move |thread: usize| -> Result<StreamThread<KafkaBroker>, ThreadError> {
             let stopped = |reason: String| ThreadError::Stopped(reason);
             let number = u16::try_from(thread).map_err(|_| stopped("too many threads".into()))?;
             let mut kafka = KafkaConfig::new(&config.connection.kafka, &config.instance, number);
             kafka.session_timeout_ms = config.session_timeout_ms;
-            let broker = KafkaBroker::connect(&kafka, &config.topology, &config.sub_topologies)
-                .map_err(|error| stopped(error.to_string()))?;
+            let broker = connect(&kafka, &config.topology, &config.sub_topologies)?;
+            counted.watch_client(broker.counters());
             Ok(StreamThread::new(Parts {
                 topology: config.topology.clone(),
                 definitions: definitions.clone(),
@@ -126,6 +127,20 @@ impl Pipeline {
     /// Commits, writes out, leaves.
     pub(crate) fn stop(self) -> Result<(), ThreadError> {
         self.threads.stop()
+    }
+}
+
+/// The clients of a stream thread; waits for a cluster that does not answer.
+fn connect(kafka: &KafkaConfig, topology: &Topology, hosted: &[SubTopologyId]) -> Result<KafkaBroker, ThreadError> {
+    let since = Instant::now();
+    loop {
+        match KafkaBroker::connect(kafka, topology, hosted) {
+            Err(BrokerError::Retry(reason)) if since.elapsed() < PATIENCE => {
+                tracing::warn!(reason, "waiting for the broker");
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            other => return other.map_err(|error| ThreadError::Stopped(error.to_string())),
+        }
     }
 }
 

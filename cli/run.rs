@@ -51,7 +51,7 @@ pub(crate) struct Args {
 /// Runs until interrupted.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     to_its_end(async {
-        let codec = millrace_schemas::registry::check(&args.connection.registry).await?;
+        let codec = args.connection.codec().await?;
         let topology = Arc::new(args.topology.load(&codec)?);
         crate::apply::check(&args.connection, &topology).await?;
         let sub_topologies = chosen(&topology, &args.names, args.all)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use millrace_psp::LedgerEntry;
@@ -37,7 +38,8 @@ impl Process {
     /// Starts `millrace` with these arguments, its messages in a file.
     #[must_use]
     pub fn start(dir: &Path, name: &str, args: &[&str]) -> Self {
-        let log = dir.join(format!("{name}.log"));
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let log = dir.join(format!("{name}.{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_millrace"))
             .args(args)
@@ -78,6 +80,18 @@ impl Process {
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
         assert!(status.is_ok_and(|status| status.success()), "the process could be sent {name}");
+    }
+
+    /// Waits until it ends by itself; its exit code and what it said.
+    #[must_use]
+    pub fn until_it_ends(mut self, patience: Duration) -> (Option<i32>, String) {
+        let deadline = Instant::now() + patience;
+        while self.is_alive() {
+            assert!(Instant::now() < deadline, "the process never ended:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let code = self.child.wait().unwrap().code();
+        (code, self.log())
     }
 
     /// Ends it in good order; its exit code.
@@ -126,12 +140,14 @@ pub struct ProcessShop {
     pub dir: TempDir,
 }
 
-fn free_port() -> u16 {
+/// A port nobody listens on now.
+#[must_use]
+pub fn free_port() -> u16 {
     // Below the ephemeral range, so that no client's own port takes it between here and the start.
-    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let spread = u16::try_from(std::process::id() % 6_000).unwrap();
     loop {
-        let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 12_000 + (spread + next) % 8_000;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
@@ -257,6 +273,11 @@ impl ProcessShop {
         let mut broker = Process::start(self.dir.path(), "broker-again", &strs(&self.broker_args));
         broker.until_it_says("registry  ");
         self.broker = Some(broker);
+    }
+
+    /// How many records a topic has.
+    pub fn count(&mut self, topic: &str) -> usize {
+        self.records(&[topic]).len()
     }
 
     /// Where the provider answers.

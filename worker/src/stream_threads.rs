@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use millrace_runtime::{Broker, Query, Report, StreamThread, TaskId, TaskState, ThreadError};
@@ -13,6 +13,9 @@ use millrace_runtime::{Broker, Query, Report, StreamThread, TaskId, TaskState, T
 /// Longest wait at the broker of a thread with nothing to do: what a query may have to wait as well.
 const IDLE_WAIT: Duration = Duration::from_millis(10);
 const QUERIES_WAITING_MAX: usize = 10_000;
+/// A thread fenced this often in quick succession ends for good.
+const FENCED_MAX: u32 = 3;
+const FENCED_AGAIN: Duration = Duration::from_secs(60);
 
 /// A question for a committed state.
 struct Question {
@@ -72,12 +75,29 @@ where
         let (stop, make, owners) = (stop.clone(), make.clone(), owners.clone());
         let (listener, failing) = (listener.clone(), failing.clone());
         let thread = std::thread::Builder::new().name(format!("stream-{number}")).spawn(move || {
-            let result = make(number).and_then(|thread| drive(thread, number, &stop, &questions, &owners, &listener));
+            let mut fenced = 0;
+            let result = loop {
+                let made = make(number);
+                let before = Instant::now();
+                let ended = made.and_then(|thread| drive(thread, number, &stop, &questions, &owners, &listener));
+                owners.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (owner, _)| *owner != number);
+                if before.elapsed() > FENCED_AGAIN {
+                    fenced = 0;
+                }
+                match ended {
+                    // It slept too long and the coordinator gave it up: with new clients it rejoins as whoever it is.
+                    // Two processes of one name would do this to each other for ever, so not without end.
+                    Err(ThreadError::Fenced(reason)) if fenced < FENCED_MAX && !stop.load(Ordering::Relaxed) => {
+                        tracing::warn!(thread = number, reason, "fenced: the stream thread starts anew");
+                        fenced += 1;
+                    }
+                    other => break other,
+                }
+            };
             if let Err(error) = &result {
                 // The receiver lives as long as the handle; without it nobody asks why.
                 let _ = failing.send(error.clone());
             }
-            owners.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (owner, _)| *owner != number);
             result
         })?;
         threads.push(thread);

@@ -110,9 +110,12 @@ impl Follower {
                 taken += 1;
             }
         }
-        events.extend(
-            batches.into_iter().map(|(from, begin, records, next)| Event::Followed { from, begin, records, next }),
-        );
+        events.extend(batches.into_iter().map(|(from, begin, records, next)| Event::Followed {
+            from,
+            begin,
+            records,
+            next,
+        }));
         trouble.map(|()| taken)
     }
 
