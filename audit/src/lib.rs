@@ -308,7 +308,10 @@ impl Audit {
             self.desk.ledger.judge(&self.desk.letters, &mut findings);
             self.desk.letters.judge(&mut findings);
         }
-        let money = self.desk.currencies.iter().cloned().zip(self.desk.money.iter().cloned()).collect();
+        // An order that never came to a payment has no currency either: that is no line of the report.
+        let money = self.desk.currencies.iter().cloned().zip(self.desk.money.iter().cloned());
+        let money =
+            money.filter(|(currency, money)| !currency.is_empty() || *money != MoneyTotals::default()).collect();
         Report {
             phase,
             records: self.records.iter().map(|(topic, count)| ((*topic).to_owned(), *count)).collect(),

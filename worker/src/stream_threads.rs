@@ -75,6 +75,7 @@ where
         let (stop, make, owners) = (stop.clone(), make.clone(), owners.clone());
         let (listener, failing) = (listener.clone(), failing.clone());
         let thread = std::thread::Builder::new().name(format!("stream-{number}")).spawn(move || {
+            let _fallen = Fallen(failing.clone());
             let mut fenced = 0;
             let result = loop {
                 let made = make(number);
@@ -103,6 +104,19 @@ where
         threads.push(thread);
     }
     Ok(StreamThreads { stop, asks: Asks { doors: Arc::new(doors), owners }, threads, failed })
+}
+
+/// Says that a thread panicked: an invariant does not hold, and the process must end rather than go on without it.
+struct Fallen(Sender<ThreadError>);
+
+impl Drop for Fallen {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "a stream thread panicked, which its last message explains; nothing uncommitted was done";
+            // The receiver lives as long as the handle; without it nobody asks why.
+            let _ = self.0.send(ThreadError::Stopped(reason.into()));
+        }
+    }
 }
 
 fn drive<B: Broker>(

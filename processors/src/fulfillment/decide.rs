@@ -142,10 +142,7 @@ pub fn decide(
     };
     if let Some(event) = &decision.event {
         let step = (from, cause, event.status);
-        debug_assert!(
-            TRANSITIONS.contains(&step),
-            "order {order_id}: {step:?} is not among the transitions of an order"
-        );
+        assert!(TRANSITIONS.contains(&step), "order {order_id}: {step:?} is not among the transitions of an order");
     }
     Ok(decision)
 }

@@ -67,7 +67,7 @@ pub fn decide(
         (Input::Answer(_) | Input::Deadline, None) => None,
     };
     if let Some(next) = &next {
-        debug_assert!(
+        assert!(
             is_allowed(state_of(payment), cause(&input), next),
             "{:?} may not become {next:?} by {:?}",
             state_of(payment),

@@ -52,7 +52,7 @@ pub fn decide(
     };
     if let Some(next) = &decision.reservation {
         let step = (reservation.map(|r| r.state), cause, Some(next.state));
-        debug_assert!(TRANSITIONS.contains(&step), "{step:?} is not among the transitions of a reservation");
+        assert!(TRANSITIONS.contains(&step), "{step:?} is not among the transitions of a reservation");
     }
     Ok(decision)
 }
