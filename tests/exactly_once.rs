@@ -41,8 +41,8 @@ fn shop(ground: Ground) -> Option<ProcessShop> {
 fn a_worker_killed_in_open_transactions(ground: Ground) {
     let Some(mut shop) = shop(ground) else { return };
     for round in 0..5 {
-        place_many(&mut shop, round * 200, (round + 1) * 200);
         let before = confirmed(&mut shop);
+        place_many(&mut shop, round * 200, (round + 1) * 200);
         shop.until("work is under way", &mut |shop| confirmed(shop) > before);
         shop.kill_and_restart();
     }
@@ -85,8 +85,8 @@ fn workers_come_go_and_sleep(ground: Ground) {
 fn the_broker_is_killed(ground: Ground) {
     let Some(mut shop) = shop(ground) else { return };
     for round in 0..2 {
-        place_many(&mut shop, round * 300, (round + 1) * 300);
         let before = confirmed(&mut shop);
+        place_many(&mut shop, round * 300, (round + 1) * 300);
         shop.until("work is under way", &mut |shop| confirmed(shop) > before);
         shop.restart_broker();
     }

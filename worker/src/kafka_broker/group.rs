@@ -229,6 +229,11 @@ impl Group {
     pub(super) fn check(&self) -> Result<(), BrokerError> {
         match self.consumer()?.client().fatal_error() {
             None => Ok(()),
+            // Another of this name has the place; or the coordinator restarted, and the library heartbeats with a member
+            // id it has forgotten. Either way this client is done, and a new one joins in its name.
+            Some((code @ RDKafkaErrorCode::FencedInstanceId, reason)) => {
+                Err(BrokerError::Fenced(format!("group {}: {reason} ({code})", self.name)))
+            }
             Some((code, reason)) => Err(BrokerError::Fatal(format!("group {}: {reason} ({code})", self.name))),
         }
     }
