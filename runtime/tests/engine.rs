@@ -324,3 +324,76 @@ fn the_life_of_a_task_knows_no_other_moves() {
         }
     }
 }
+
+/// The negative controls: each breaks one mechanism, and the check above must see it.
+mod broken {
+    use super::*;
+
+    /// Feeds, breaks one commit, crashes so that what the broker holds is what counts, and gives the sum; `Err` when a
+    /// count was skipped or repeated.
+    fn after_a_broken_commit(fault: Fault) -> Result<u64, String> {
+        let (mut driver, _) = driver(str::to_owned);
+        driver.start_with_all(1);
+        feed(&mut driver, 0, 20);
+        driver.settle().unwrap();
+        driver.inject(1, fault);
+        feed(&mut driver, 20, 100);
+        driver.settle().unwrap();
+        driver.crash(1);
+        driver.wipe_disk(1);
+        driver.start_with_all(1);
+        feed(&mut driver, 100, 107);
+        driver.settle().unwrap();
+        counting::try_counts(&driver).map(|counts| counts.values().sum())
+    }
+
+    #[test]
+    fn positions_without_records_are_seen_as_a_loss() {
+        assert_ne!(after_a_broken_commit(Fault::CommitOffsetsOnly), Ok(107));
+    }
+
+    #[test]
+    fn records_without_positions_are_seen_as_a_repetition() {
+        let (mut driver, _) = driver(str::to_owned);
+        driver.start_with_all(1);
+        feed(&mut driver, 0, 20);
+        driver.settle().unwrap();
+        driver.inject(1, Fault::CommitRecordsOnly);
+        feed(&mut driver, 20, 25);
+        driver.settle().unwrap();
+        driver.crash(1);
+        driver.start_with_all(1);
+        driver.settle().unwrap();
+        assert_ne!(
+            counting::try_counts(&driver).map(|counts| counts.values().sum()),
+            Ok(5),
+            "words were counted again"
+        );
+    }
+
+    #[test]
+    fn a_whole_commit_passes_the_same_check() {
+        assert_eq!(after_a_broken_commit(Fault::AbortCommit), Ok(107));
+    }
+
+    #[test]
+    fn a_zombie_is_seen_where_nobody_fences_it() {
+        let (mut driver, _) = driver(str::to_owned);
+        driver.cluster.fence_nobody();
+        driver.start_with_all(1);
+        feed(&mut driver, 0, 20);
+        driver.settle().unwrap();
+        driver.start(2);
+        feed(&mut driver, 20, 60);
+        for (sub, partition) in driver.all_partitions() {
+            driver.give(sub, partition, 2, Before::IsAsleep);
+        }
+        while driver.turn(2).unwrap() > 0 {}
+        for _ in 0..20 {
+            let _ = driver.turn(2);
+            let _ = driver.turn(1);
+        }
+        let seen = counting::try_counts(&driver).map(|counts| counts.values().sum());
+        assert_ne!(seen, Ok(60), "the zombie's commit went unnoticed");
+    }
+}

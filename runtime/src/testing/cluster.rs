@@ -23,6 +23,10 @@ pub enum Fault {
     LoseCommit,
     /// A record cannot be sent.
     FailSend,
+    /// A broken broker: the positions are committed, the records are not. For negative controls.
+    CommitOffsetsOnly,
+    /// A broken broker: the records are committed, the positions are not. For negative controls.
+    CommitRecordsOnly,
     /// The process ends in the middle of its transaction: see [`super::Driver::crash`].
     CrashBeforeCommit,
     /// The process ends after its commit stands, before it knows.
@@ -36,6 +40,8 @@ struct State {
     owners: BTreeMap<(SubTopologyId, i32), usize>,
     queues: BTreeMap<usize, VecDeque<Event>>,
     transactions: u64,
+    /// A broken broker: it takes commits from whoever lost its partitions. For negative controls.
+    fences_nobody: bool,
 }
 
 /// The cluster; clones share it.
@@ -101,6 +107,11 @@ impl Cluster {
     /// The committed positions of every group expire.
     pub fn forget_positions(&self) {
         self.state().positions.clear();
+    }
+
+    /// Breaks the broker: from now on it takes commits from members that have lost their partitions.
+    pub fn fence_nobody(&self) {
+        self.state().fences_nobody = true;
     }
 
     /// Forgets what a member was still to be told: its process is gone.
@@ -304,6 +315,8 @@ impl Broker for MemoryBroker {
             Fault::LoseCommit,
             Fault::CrashBeforeCommit,
             Fault::CrashAfterCommit,
+            Fault::CommitOffsetsOnly,
+            Fault::CommitRecordsOnly,
         ]);
         match fault {
             Some(Fault::AbortCommit) => {
@@ -320,7 +333,7 @@ impl Broker for MemoryBroker {
             _ => {}
         }
         let mut state = self.cluster.state();
-        let foreign = offsets.iter().find(|group| {
+        let foreign = offsets.iter().filter(|_| !state.fences_nobody).find(|group| {
             let owns =
                 |at: &TopicPartition| state.owners.get(&(group.sub_topology, at.partition)) == Some(&self.member);
             !group.offsets.iter().all(|(at, _)| owns(at))
@@ -330,6 +343,7 @@ impl Broker for MemoryBroker {
             return Err(BrokerError::Abort(format!("illegal generation in group {}", group.sub_topology.0)));
         }
         let mut landed: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
+        let records = if fault == Some(Fault::CommitOffsetsOnly) { Vec::new() } else { records };
         for (to, mut record) in records {
             let log = state.logs.entry(to).or_default();
             record.offset = Offset::try_from(log.len()).unwrap_or(Offset::MAX);
@@ -339,7 +353,7 @@ impl Broker for MemoryBroker {
         for to in landed.keys() {
             state.logs.entry(*to).or_default().push(None);
         }
-        for group in offsets {
+        for group in offsets.iter().filter(|_| fault != Some(Fault::CommitRecordsOnly)) {
             for (at, next) in &group.offsets {
                 state.positions.insert((group.sub_topology, *at), *next);
             }
