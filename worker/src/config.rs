@@ -190,7 +190,8 @@ impl KafkaConfig {
         config
             .set("group.id", group)
             .set("group.protocol", "classic")
-            .set("partition.assignment.strategy", "cooperative-sticky");
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("statistics.interval.ms", "5000");
         if self.static_membership {
             config.set("group.instance.id", format!("{}-{}-{sub_topology}", self.instance, self.thread));
         }

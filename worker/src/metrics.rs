@@ -208,11 +208,6 @@ impl Metrics {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).stores = Some(stores);
     }
 
-    /// Sets how far a group is behind in a partition.
-    pub fn set_lag(&self, group: &str, topic: &str, partition: i32, records: i64) {
-        self.lag.with_label_values(&[group, topic, &partition.to_string()]).set(records);
-    }
-
     /// The text that Prometheus reads.
     #[must_use]
     pub fn text(&self) -> String {
@@ -248,6 +243,13 @@ impl Metrics {
             for ((sink, now), told) in sinks.iter().zip(now).zip(told) {
                 sink.inc_by(now.saturating_sub(*told));
                 *told = now;
+            }
+            let lag = client.lag.lock().unwrap_or_else(PoisonError::into_inner);
+            for (group, partitions) in &*lag {
+                for ((topic, partition), records) in partitions {
+                    let labels = [group.as_str(), topic.as_str(), &partition.to_string()];
+                    self.lag.with_label_values(&labels).set(*records);
+                }
             }
         }
     }
@@ -296,6 +298,18 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_lag_of_a_group_is_told() {
+        let metrics = Metrics::new(&empty()).unwrap();
+        let client = Arc::new(ClientCounters::default());
+        metrics.watch_client(client.clone());
+        let partitions = std::collections::BTreeMap::from([(("orders.placed".to_owned(), 2), 7)]);
+        client.lag.lock().unwrap().insert("millrace.orders".to_owned(), partitions);
+        let text = metrics.text();
+        let expected = "group=\"millrace.orders\",partition=\"2\",topic=\"orders.placed\"} 7";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What the client library tells a thread out of turn: rebalances, errors, log lines, delivery reports, statistics.
 //! Only writes it down; what follows from it is decided where it is read.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 use rdkafka::ClientContext;
@@ -14,6 +14,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{NoCustomPartitioner, ProducerContext};
 use rdkafka::types::RDKafkaRespErr;
+
+use super::ClientCounters;
 
 /// A rebalance that waits for the engine's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +32,12 @@ pub(super) struct GroupContext {
     closing: AtomicBool,
     waiting: Mutex<VecDeque<Rebalance>>,
     wake: Sender<()>,
+    counters: Arc<ClientCounters>,
 }
 
 impl GroupContext {
-    pub(super) fn new(group: String, wake: Sender<()>) -> Self {
-        Self { group, closing: AtomicBool::new(false), waiting: Mutex::default(), wake }
+    pub(super) fn new(group: String, wake: Sender<()>, counters: Arc<ClientCounters>) -> Self {
+        Self { group, closing: AtomicBool::new(false), waiting: Mutex::default(), wake, counters }
     }
 
     pub(super) fn take(&self) -> Option<Rebalance> {
@@ -62,6 +65,20 @@ impl ClientContext for GroupContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(group = self.group, %error, reason, "kafka client error");
+    }
+
+    /// How far the group is behind on the partitions this member has.
+    fn stats_raw(&self, statistics: &[u8]) {
+        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
+        let mut lag = BTreeMap::new();
+        for (topic, topic_statistics) in &statistics.topics {
+            for (partition, known) in &topic_statistics.partitions {
+                if let (Ok(partition @ 0..), 0..) = (partition.parse::<i32>(), known.consumer_lag) {
+                    lag.insert((topic.clone(), partition), known.consumer_lag);
+                }
+            }
+        }
+        self.counters.lag.lock().unwrap_or_else(PoisonError::into_inner).insert(self.group.clone(), lag);
     }
 }
 
@@ -126,6 +143,25 @@ pub(super) struct Deliveries {
 struct Statistics {
     #[serde(default)]
     brokers: HashMap<String, BrokerStatistics>,
+    #[serde(default)]
+    topics: HashMap<String, TopicStatistics>,
+}
+
+#[derive(serde::Deserialize)]
+struct TopicStatistics {
+    #[serde(default)]
+    partitions: HashMap<String, PartitionStatistics>,
+}
+
+#[derive(serde::Deserialize)]
+struct PartitionStatistics {
+    /// Records between the last one handed out and the last stable offset; -1 while that is not known.
+    #[serde(default = "unknown")]
+    consumer_lag: i64,
+}
+
+fn unknown() -> i64 {
+    -1
 }
 
 #[derive(serde::Deserialize)]

@@ -66,7 +66,7 @@ impl Group {
         let spec = topology.sub_topology(id);
         let name = topology.group(id);
         let fatal = |error: KafkaError| BrokerError::Fatal(format!("group {name}: {error}"));
-        let context = GroupContext::new(name.clone(), wake.clone());
+        let context = GroupContext::new(name.clone(), wake.clone(), counters.clone());
         let mut consumer: BaseConsumer<GroupContext> =
             config.group_member(&name, &spec.name).create_with_context(context).map_err(fatal)?;
         consumer.set_nonempty_callback(move || {

@@ -65,8 +65,8 @@ mod producer;
 pub(crate) mod raw;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,9 @@ const CLOSE: Duration = Duration::from_secs(8);
 /// The first librdkafka without the cooperative assignor's bugs.
 const LIBRARY_LEAST: i32 = 0x020c_0000;
 
+/// How far a group is behind, in records, by topic and partition.
+pub type Lag = BTreeMap<(String, i32), i64>;
+
 /// What a thread's clients had to do beyond their work.
 #[derive(Debug, Default)]
 pub struct ClientCounters {
@@ -103,6 +106,8 @@ pub struct ClientCounters {
     pub asked: AtomicU64,
     /// Records of an earlier position that came after a rewind and were dropped.
     pub stale: AtomicU64,
+    /// How far each group is behind, records by topic and partition, as its consumer last said.
+    pub lag: Mutex<BTreeMap<String, Lag>>,
 }
 
 /// [`Broker`] on a Kafka cluster, for one stream thread.
