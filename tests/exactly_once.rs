@@ -1,6 +1,8 @@
 //! Exactly once, on real processes: workers killed, stopped, paused past their session and woken; the broker killed; the
 //! ingress asked again across restarts. After each, every promise is audited from the topics alone.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::Duration;

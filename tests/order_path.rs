@@ -1,6 +1,8 @@
 //! The path of an order: the same scenarios in memory, on the embedded broker and on Apache Kafka, with the processors
 //! grouped as the topology says and each on its own.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use millrace_runtime::Grouping;

@@ -1,6 +1,8 @@
 //! The real shop's 19,959 orders, with the process that runs everything killed twice on the way: at the end every order
 //! has ended and every promise holds.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! What the whole-program tests stand on: a shop that can be in memory, on the embedded broker or on Apache Kafka, and is
 //! asked the same things. Owns starting and ending the processes it started; never what a test expects.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 pub mod memory;
 #[path = "../kafka/node.rs"]

@@ -39,7 +39,7 @@ pub fn level(shop: &mut impl Shop, sku: &str) -> StockLevel {
     let codec = shop.codec();
     let records = shop.records(&[topics::STOCK_LEVELS]);
     let of_sku = records.iter().filter(|(_, _, record)| record.key.as_deref() == Some(sku.as_bytes()));
-    let newest = of_sku.filter_map(|(_, _, record)| codec.decode(record.value.as_deref()?).ok()).last();
+    let newest = of_sku.filter_map(|(_, _, record)| codec.decode(record.value.as_deref()?).ok()).next_back();
     newest.expect("the SKU has a level")
 }
 

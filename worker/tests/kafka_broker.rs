@@ -130,7 +130,7 @@ fn following_goes_past_markers(make: Make) {
             let mut events = Vec::new();
             broker.poll(Duration::from_millis(20), 100, &mut events).unwrap();
             for event in events {
-                if let Event::Followed { from, records, next } = event {
+                if let Event::Followed { from, records, next, .. } = event {
                     assert_eq!(from, at(OUT, 0));
                     values.extend(records.into_iter().map(|r| (r.offset, r.value.unwrap())));
                     if next == to {
