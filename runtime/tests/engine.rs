@@ -335,15 +335,15 @@ mod broken {
         let (mut driver, _) = driver(str::to_owned);
         driver.start_with_all(1);
         feed(&mut driver, 0, 20);
-        driver.settle().unwrap();
+        driver.settle().expect("it settles");
         driver.inject(1, fault);
         feed(&mut driver, 20, 100);
-        driver.settle().unwrap();
+        driver.settle().expect("it settles");
         driver.crash(1);
         driver.wipe_disk(1);
         driver.start_with_all(1);
         feed(&mut driver, 100, 107);
-        driver.settle().unwrap();
+        driver.settle().expect("it settles");
         counting::try_counts(&driver).map(|counts| counts.values().sum())
     }
 
