@@ -52,6 +52,27 @@ fn every_scenario(ground: Ground, apart: bool) {
     assert_eq!(shop.take_worker("one").stop(), Some(0), "it leaves in good order");
 }
 
+/// Sub-topologies in processes of their own, two of each sharing the partitions.
+fn in_four_processes(ground: Ground) {
+    let Some(mut shop) = ProcessShop::start_without_workers(ground, false) else { return };
+    for (what, name) in [("orders", "o-1"), ("orders", "o-2"), ("stock", "s-1"), ("stock", "s-2")] {
+        shop.start_worker_of(&[what], name, &[]);
+    }
+    scenarios::happy_path(&mut shop);
+    scenarios::shortage(&mut shop);
+    scenarios::duplicates_and_nonsense(&mut shop);
+}
+
+#[test]
+fn in_four_processes_on_the_embedded_broker() {
+    in_four_processes(Ground::Embedded);
+}
+
+#[test]
+fn in_four_processes_on_apache_kafka() {
+    in_four_processes(Ground::Apache);
+}
+
 #[test]
 fn on_the_embedded_broker() {
     every_scenario(Ground::Embedded, false);

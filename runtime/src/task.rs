@@ -55,6 +55,9 @@ pub(crate) struct Task {
     pub(crate) undo: Vec<Undo>,
     pub(crate) letters: DeadLetterWindow,
     pub(crate) processed: u64,
+    /// How old the records were that it handled since the last report, milliseconds; bounded.
+    pub(crate) ages_ms: Vec<u32>,
+    pub(crate) newest: Timestamp,
 }
 
 /// How many dead letters this minute has seen.

@@ -218,10 +218,14 @@ impl ProcessShop {
 
     /// Starts a worker of everything, under this instance name, and waits until it serves.
     pub fn start_worker(&mut self, name: &str, more: &[&str]) {
+        self.start_worker_of(&["--all"], name, more);
+    }
+
+    /// Starts a worker of these sub-topologies.
+    pub fn start_worker_of(&mut self, what: &[&str], name: &str, more: &[&str]) {
         let state = self.dir.path().join("state").to_str().unwrap().to_owned();
         let mut args = vec![
             "run",
-            "--all",
             "--instance",
             name,
             "--kafka",
@@ -235,8 +239,9 @@ impl ProcessShop {
             "--session-timeout",
             "6000",
         ];
+        args.extend_from_slice(what);
         if self.apart {
-            args.push("--apart");
+            args.extend(["--apart", "--threads", "2"]);
         }
         args.extend_from_slice(more);
         let mut worker = Process::start(self.dir.path(), name, &args);

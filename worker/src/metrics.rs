@@ -1,16 +1,18 @@
 //! The numbers of a process for Prometheus. Children are looked up once and held; a turn of a stream thread costs one
 //! lock and some additions. No order, customer or SKU is ever a label.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_runtime::{ProcessorId, Report, TaskId, TaskState, Topology};
+use millrace_runtime::{Clock, ProcessorId, Report, TaskId, TaskState, Timestamp, Topology};
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
+use crate::clock::SystemClock;
 use crate::kafka_broker::ClientCounters;
 use crate::state_directory::StateDirectory;
 use crate::stream_threads::Said;
@@ -37,11 +39,14 @@ pub struct Metrics {
     set_aside: IntGauge,
     tasks: IntGaugeVec,
     lag: IntGaugeVec,
+    lag_seconds: GaugeVec,
+    restore_remaining: IntGaugeVec,
     held: Mutex<Held>,
 }
 
 /// What one processor counts.
 struct OfProcessor {
+    latency: Histogram,
     dead_letters: IntCounter,
     parked: IntCounter,
     deadlines: IntCounter,
@@ -57,6 +62,18 @@ struct Held {
     threads: BTreeMap<usize, Now>,
     clients: Vec<(Arc<ClientCounters>, [u64; 3])>,
     stores: Option<StateDirectory>,
+    /// Time of the newest record each task has handled.
+    newest: BTreeMap<TaskId, Timestamp>,
+    /// What each processor reads, by names: filled with the first report.
+    inputs: BTreeMap<ProcessorId, (String, Vec<String>)>,
+}
+
+fn inputs_of(topology: &Topology) -> BTreeMap<ProcessorId, (String, Vec<String>)> {
+    let of = |spec: &millrace_runtime::ProcessorSpec| {
+        let inputs = spec.inputs.iter().map(|id| topology.topic(*id).name.to_string()).collect();
+        Some((topology.find_processor(&spec.name)?, (spec.name.clone(), inputs)))
+    };
+    topology.processors.iter().filter_map(of).collect()
 }
 
 #[derive(Default)]
@@ -87,12 +104,18 @@ impl Metrics {
         let deadlines = counters("millrace_deadlines_fired_total", "Deadlines of states that fired", of)?;
         let calls = counters("millrace_calls_started_total", "Calls to external services started", of)?;
         let answers = counters("millrace_calls_answered_total", "Calls to external services answered", of)?;
+        let latency = HistogramOpts::new(
+            "millrace_record_latency_seconds",
+            "From the time of a record to the moment a processor handled it",
+        );
+        let latency = registered(add, HistogramVec::new(latency.buckets(SECONDS.to_vec()), of)?)?;
         let by_processor = topology
             .processors
             .iter()
             .filter_map(|spec| {
                 let label = &[spec.name.as_str()];
                 let held = OfProcessor {
+                    latency: latency.with_label_values(label),
                     dead_letters: dead_letters.with_label_values(label),
                     parked: parked.with_label_values(label),
                     deadlines: deadlines.with_label_values(label),
@@ -131,6 +154,18 @@ impl Metrics {
                 "Records committed to a partition but not yet handled",
                 &["group", "topic", "partition"],
             )?,
+            lag_seconds: registered(
+                add,
+                GaugeVec::new(
+                    Opts::new("millrace_lag_seconds", "Age of the newest record handled, while records wait behind it"),
+                    &["processor", "partition"],
+                )?,
+            )?,
+            restore_remaining: gauges(
+                "millrace_restore_remaining_records",
+                "Offsets that a restoring task has still to read",
+                &["processor", "partition"],
+            )?,
             registry,
             held: Mutex::default(),
         })
@@ -146,6 +181,22 @@ impl Metrics {
                 self.records.with_label_values(&[processor, &task.partition.to_string()])
             });
             child.inc_by(*count);
+        }
+        for (task, at) in &report.newest {
+            held.newest.insert(*task, *at);
+        }
+        for (task, remaining) in &report.restore_remaining {
+            let processor = &topology.processor(task.processor).name;
+            self.restore_remaining.with_label_values(&[processor, &task.partition.to_string()]).set(*remaining);
+        }
+        if let Some(tasks) = &said.tasks {
+            for (task, _) in tasks.iter().filter(|(_, state)| *state == TaskState::Running) {
+                let processor = &topology.processor(task.processor).name;
+                self.restore_remaining.with_label_values(&[processor, &task.partition.to_string()]).set(0);
+            }
+        }
+        if held.inputs.is_empty() {
+            held.inputs = inputs_of(topology);
         }
         self.add_by_processor(report);
         self.commits.inc_by(report.commits);
@@ -168,6 +219,15 @@ impl Metrics {
     }
 
     fn add_by_processor(&self, report: &Report) {
+        for (processor, ages) in &report.ages_ms {
+            if let Some(held) = self.by_processor.get(processor) {
+                let local = held.latency.local();
+                for age in ages {
+                    local.observe(f64::from(*age) / 1_000.0);
+                }
+                local.flush();
+            }
+        }
         let add = |counts: &BTreeMap<ProcessorId, u64>, of: fn(&OfProcessor) -> &IntCounter| {
             for (processor, count) in counts {
                 if let Some(held) = self.by_processor.get(processor) {
@@ -238,6 +298,7 @@ impl Metrics {
             self.replaced.with_label_values(&["asked"]),
             self.stale.clone(),
         ];
+        let mut behind: BTreeSet<(String, i32)> = BTreeSet::new();
         for (client, told) in &mut held.clients {
             let now = [&client.suspect, &client.asked, &client.stale].map(|count| count.load(Ordering::Relaxed));
             for ((sink, now), told) in sinks.iter().zip(now).zip(told) {
@@ -245,12 +306,21 @@ impl Metrics {
                 *told = now;
             }
             let lag = client.lag.lock().unwrap_or_else(PoisonError::into_inner);
+            behind.extend(lag.values().flatten().filter(|(_, records)| **records > 0).map(|(at, _)| at.clone()));
             for (group, partitions) in &*lag {
                 for ((topic, partition), records) in partitions {
                     let labels = [group.as_str(), topic.as_str(), &partition.to_string()];
                     self.lag.with_label_values(&labels).set(*records);
                 }
             }
+        }
+        let now = SystemClock::default().now();
+        for (task, at) in &held.newest {
+            let Some((name, inputs)) = held.inputs.get(&task.processor) else { continue };
+            let waits = inputs.iter().any(|input| behind.contains(&(input.clone(), task.partition)));
+            #[allow(clippy::cast_precision_loss)]
+            let seconds = if waits { (now - at).max(0) as f64 / 1_000.0 } else { 0.0 };
+            self.lag_seconds.with_label_values(&[name, &task.partition.to_string()]).set(seconds);
         }
     }
 }
@@ -298,6 +368,37 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn latency_and_lag_in_time_follow_from_what_a_thread_says() {
+        let topology = millrace_runtime::parse(
+            "application = \"a\"\n[topics.t]\npartitions = 1\nretention = \"1d\"\n[processors.p]\ninputs = [\"t\"]\n\
+             [sub-topologies]\ns = [\"p\"]\n",
+        )
+        .unwrap();
+        let metrics = Metrics::new(&topology).unwrap();
+        let client = Arc::new(ClientCounters::default());
+        metrics.watch_client(client.clone());
+        let task = TaskId { processor: ProcessorId(0), partition: 0 };
+        let mut report = Report::default();
+        report.newest.insert(task, SystemClock::default().now() - 60_000);
+        report.ages_ms.insert(ProcessorId(0), vec![3, 700]);
+        report.restore_remaining.insert(task, 12);
+        metrics.add(&topology, &Said { thread: 0, report, tasks: None });
+        let text = metrics.text();
+        assert!(text.contains("millrace_record_latency_seconds_count{processor=\"p\"} 2"), "{text}");
+        assert!(text.contains("millrace_restore_remaining_records{partition=\"0\",processor=\"p\"} 12"), "{text}");
+        assert!(text.contains("millrace_lag_seconds{partition=\"0\",processor=\"p\"} 0\n"), "nothing waits: {text}");
+        let waiting = std::collections::BTreeMap::from([(("t".to_owned(), 0), 5)]);
+        client.lag.lock().unwrap().insert("a.s".to_owned(), waiting);
+        let text = metrics.text();
+        let seconds =
+            text.lines().find_map(|line| line.strip_prefix("millrace_lag_seconds{partition=\"0\",processor=\"p\"} "));
+        assert!(seconds.unwrap().parse::<f64>().unwrap() >= 60.0, "{text}");
+        let running = Said { thread: 0, report: Report::default(), tasks: Some(vec![(task, TaskState::Running)]) };
+        metrics.add(&topology, &running);
+        assert!(metrics.text().contains("millrace_restore_remaining_records{partition=\"0\",processor=\"p\"} 0"));
     }
 
     #[test]

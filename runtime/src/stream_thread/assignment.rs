@@ -68,6 +68,8 @@ impl<B: Broker> StreamThread<B> {
             undo: Vec::new(),
             letters: DeadLetterWindow::default(),
             processed: 0,
+            ages_ms: Vec::new(),
+            newest: 0,
         })
     }
 

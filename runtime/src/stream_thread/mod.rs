@@ -328,10 +328,17 @@ impl<B: Broker> StreamThread<B> {
     pub fn take_report(&mut self) -> Report {
         let mut report = std::mem::take(&mut self.report);
         for assigned in self.assigned.values_mut() {
+            for need in &assigned.needs {
+                let task = &assigned.tasks[need.task];
+                let position = task.stores[need.store].position(need.from).unwrap_or_default();
+                *report.restore_remaining.entry(task.id).or_default() += need.until - position;
+            }
             for task in &mut assigned.tasks {
                 let processed = std::mem::take(&mut task.processed);
                 if processed > 0 {
                     *report.processed.entry(task.id).or_default() += processed;
+                    report.newest.insert(task.id, task.newest);
+                    report.ages_ms.entry(task.id.processor).or_default().append(&mut task.ages_ms);
                 }
             }
         }

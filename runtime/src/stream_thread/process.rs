@@ -131,6 +131,10 @@ impl<B: Broker> StreamThread<B> {
                 None => desk.work(task, globals, |processor, step| processor.process(&record, step), Some(&record)),
             };
             task.processed += 1;
+            task.newest = task.newest.max(record.timestamp);
+            if task.ages_ms.len() < super::report::AGES_MAX {
+                task.ages_ms.push(u32::try_from((now - record.timestamp).max(0)).unwrap_or(u32::MAX));
+            }
             let Err(failure) = outcome else { continue };
             task.roll_back();
             self.outbox.truncate(mark);

@@ -2,13 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{ProcessorId, TaskId};
+use crate::record::{ProcessorId, TaskId, Timestamp};
+
+/// Most ages a processor keeps between two reports.
+pub const AGES_MAX: usize = 20_000;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Records handled, by task.
     pub processed: BTreeMap<TaskId, u64>,
+    /// How old records were when they were handled, milliseconds, by processor: at most [`AGES_MAX`] each.
+    pub ages_ms: BTreeMap<ProcessorId, Vec<u32>>,
+    /// Time of the newest record handled, by task: what the task's lag in time counts from.
+    pub newest: BTreeMap<TaskId, Timestamp>,
+    /// Records that restoring tasks still lack, by task, now.
+    pub restore_remaining: BTreeMap<TaskId, i64>,
     /// Records given to the dead letters, by processor.
     pub dead_letters: BTreeMap<ProcessorId, u64>,
     /// Records parked, by processor.
