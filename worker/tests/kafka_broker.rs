@@ -354,13 +354,21 @@ fn partitions_sit_together_while_members_come_and_go(make: Make) {
     assert_eq!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap(), 1, "five among three: {sizes:?}");
     let left = members.remove(0);
     gone_seen += left.seen.len();
+    let gone: Vec<String> = left.seen.iter().map(|(_, value)| value.clone()).collect();
     drop(left);
     let wanted = feed(60);
     settle(&mut members, wanted, gone_seen);
     let values = cluster.committed_values(OUT, Rest::Yes);
     let distinct: BTreeSet<&String> = values.iter().map(|(_, value)| value).collect();
-    assert_eq!(distinct.len(), wanted, "nothing is missing");
-    assert_eq!(values.len(), wanted, "nothing is doubled");
+    let mut seen: Vec<&String> = members.iter().flat_map(|m| &m.seen).map(|(_, value)| value).chain(&gone).collect();
+    let count = seen.len();
+    seen.sort();
+    seen.dedup();
+    let unread: Vec<&&String> = seen.iter().filter(|value| !distinct.contains(**value)).collect();
+    let aborts: Vec<u64> = members.iter().map(|m| m.aborts).collect();
+    let told = format!("{} read, {count} committed, {} of them different; aborts {aborts:?}", values.len(), seen.len());
+    assert_eq!(distinct.len(), wanted, "nothing is missing: {told}; committed, but not read: {unread:?}");
+    assert_eq!(values.len(), wanted, "nothing is doubled: {told}");
 }
 
 fn closing_does_not_hang_on_an_unanswered_rebalance(make: Make) {
