@@ -231,7 +231,7 @@ impl Drop for Session {
 fn fault_of_audit(table: &str) -> Option<String> {
     for promise in ["P1", "P2", "P3", "P4", "P5", "P8", "P9"] {
         let verdict = table.lines().find(|line| line.starts_with(promise));
-        if !verdict.is_some_and(|line| line.split_whitespace().nth(1) == Some("holds")) {
+        if verdict.is_none_or(|line| line.split_whitespace().nth(1) != Some("holds")) {
             return Some(format!("{promise} is not said to hold: {verdict:?}"));
         }
     }
