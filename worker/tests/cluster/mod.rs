@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use millrace_broker::{Broker as Embedded, BrokerConfig, BrokerHandle};
 use millrace_runtime::{
-    Broker, BrokerError, Cleanup, EngineSettings, Event, Flow, GroupOffsets, Offset, Origin, OutgoingRecord,
+    Broker, BrokerError, Cleanup, Clock, EngineSettings, Event, Flow, GroupOffsets, Offset, Origin, OutgoingRecord,
     SubTopology, SubTopologyId, Topic, TopicId, TopicPartition, Topology,
 };
 use millrace_worker::topics::{self, TopicSpec};
-use millrace_worker::{KafkaBroker, KafkaConfig};
+use millrace_worker::{KafkaBroker, KafkaConfig, SystemClock};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -203,7 +203,9 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 pub fn record(to: TopicPartition, value: &str) -> OutgoingRecord<'_> {
-    OutgoingRecord { to, key: b"k", value: Some(value.as_bytes()), timestamp: 1, headers: &[] }
+    // A record of 1970 is past its retention: a broker may delete it while the test runs.
+    let timestamp = SystemClock::default().now();
+    OutgoingRecord { to, key: b"k", value: Some(value.as_bytes()), timestamp, headers: &[] }
 }
 
 /// Copies every record of its inputs to `out`, exactly once.
