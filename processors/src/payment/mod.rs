@@ -114,6 +114,13 @@ impl Processor for Payment {
 
     fn on_answer(&mut self, answer: &Answered<'_>, step: &mut Step<'_>) -> Outcome {
         let response = ProviderResponse::from_json(answer.response);
+        let outcome = match &response {
+            ProviderResponse::Approved { .. } => "approved",
+            ProviderResponse::Declined { .. } => "declined",
+            ProviderResponse::Unknown { .. } => "unknown",
+            ProviderResponse::NotFound => "not_found",
+        };
+        step.count("provider_answers", outcome);
         self.step(text(answer.key)?, Input::Answer(&response), step)
     }
 }
