@@ -83,6 +83,8 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     apply::check(&connection, &topology).await?;
     pipeline::fetch_schemas(codec.clone(), connection.registry.clone());
 
+    let sample = args.replay.is_none() && !args.empty;
+    let filled = sample && warehouse::stock_sample_shop(&connection, &codec).await? == warehouse::Shelves::Filled;
     let provider = crate::psp::open(&args.data_dir.join("psp"), 0)?;
     let started = Pipeline::start(PipelineConfig {
         connection: connection.clone(),
@@ -98,10 +100,10 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let asks = started.asks();
     let pipeline = Arc::new(Mutex::new(Some(started)));
     let warehouse = warehouse::start(&connection, codec.clone())?;
-    if args.replay.is_none() && !args.empty {
-        warehouse::stock_sample_shop(&connection, &codec).await?;
-    }
     wait_until_running(&pipeline).await?;
+    if filled {
+        warehouse::wait_for_sample_stock(&connection, &codec).await?;
+    }
 
     let drain = Drain::new();
     let owners = Owners::default();

@@ -93,7 +93,7 @@ pub(crate) fn publish(
         out.publish(topics::STOCK_ADJUSTMENTS, &opening.sku, opening)?;
     }
     out.producer.finish()?;
-    wait_until_stocked(connection, codec, &shop)?;
+    wait_until_stocked(connection, codec, shop.opening_stock().iter().map(|opening| opening.sku.as_str()))?;
     let progress = ProgressBar::new(shop.mapping().orders_selected);
     progress.set_style(ProgressStyle::with_template(
         "{bar:40} {pos}/{len} orders published  {per_sec}  {elapsed_precise}",
@@ -152,9 +152,13 @@ impl Publisher<'_> {
 }
 
 /// Orders that overtake the opening stock would be refused for want of it: waits until the ledger shows every SKU.
-fn wait_until_stocked(connection: &Connection, codec: &Codec, shop: &Shop) -> anyhow::Result<()> {
+pub(crate) fn wait_until_stocked<'a>(
+    connection: &Connection,
+    codec: &Codec,
+    skus: impl Iterator<Item = &'a str>,
+) -> anyhow::Result<()> {
     use millrace_schemas::StockLevel;
-    let mut missing: HashSet<&str> = shop.opening_stock().iter().map(|opening| opening.sku.as_str()).collect();
+    let mut missing: HashSet<&str> = skus.collect();
     let mut reader = millrace_worker::TopicReader::open(
         &connection.kafka,
         &[topics::STOCK_LEVELS],

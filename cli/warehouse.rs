@@ -87,12 +87,13 @@ const SAMPLE: &[(&str, &str, i64, i64)] = &[
     ("22457", "Natural slate heart chalkboard", 295, 3),
 ];
 
-/// Puts a small catalog with stock into an empty shop; a shop that has products is left alone.
-pub(crate) async fn stock_sample_shop(connection: &Connection, codec: &Codec) -> anyhow::Result<()> {
+/// Puts a small catalog with stock into an empty shop; a shop that has products is left alone. Before the processors
+/// start: intake begins only when it has read the catalog as it stands then.
+pub(crate) async fn stock_sample_shop(connection: &Connection, codec: &Codec) -> anyhow::Result<Shelves> {
     let (kafka, codec) = (connection.kafka.clone(), codec.clone());
     tokio::task::spawn_blocking(move || {
         if !TopicReader::open(&kafka, &[topics::CATALOG_PRODUCTS], From::Beginning)?.is_empty() {
-            return Ok(());
+            return Ok(Shelves::AsTheyWere);
         }
         let mut producer = BulkProducer::connect(&kafka)?;
         let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
@@ -121,7 +122,21 @@ pub(crate) async fn stock_sample_shop(connection: &Connection, codec: &Codec) ->
             producer.queue(topics::STOCK_ADJUSTMENTS, sku.as_bytes(), &value)?;
         }
         producer.finish()?;
-        anyhow::Ok(())
+        anyhow::Ok(Shelves::Filled)
     })
     .await?
+}
+
+/// Whether the sample shop was put in just now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shelves {
+    Filled,
+    AsTheyWere,
+}
+
+/// Waits until the ledger shows the sample shop: what is ordered before would be out of stock.
+pub(crate) async fn wait_for_sample_stock(connection: &Connection, codec: &Codec) -> anyhow::Result<()> {
+    let (connection, codec) = (connection.clone(), codec.clone());
+    let skus = SAMPLE.iter().map(|(sku, ..)| *sku);
+    tokio::task::spawn_blocking(move || crate::replay::wait_until_stocked(&connection, &codec, skus)).await?
 }
