@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use millrace_audit::{Audit, Phase, ProviderEntry, Report};
 use millrace_psp::LedgerEntry;
-use millrace_runtime::Origin;
+use millrace_runtime::{Origin, Topology};
 use millrace_schemas::{Codec, TOPICS};
 use millrace_worker::{From, TopicReader};
 
@@ -89,15 +89,15 @@ impl Reading {
 }
 
 /// The dead-letter topics of a topology.
-fn dead_letter_topics(topology: &TopologyFile) -> anyhow::Result<Vec<String>> {
-    let topology = topology.load(&Codec::offline())?;
+pub(crate) fn dead_letter_topics(topology: &Topology) -> Vec<String> {
     let letters = topology.topics.iter().filter(|topic| topic.origin == Origin::DeadLetters);
-    Ok(letters.map(|topic| topic.name.to_string()).collect())
+    letters.map(|topic| topic.name.to_string()).collect()
 }
 
 /// Audits what is there.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let decoder = Decoder::connect(&args.connection)?;
+    let letters = dead_letter_topics(&args.topology.load(decoder.codec())?);
     if let Some(orders) = args.until {
         let ledger = || {
             if args.psp == "none" {
@@ -105,11 +105,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             crate::run::runtime()?.block_on(crate::psp::fetch_ledger(&args.psp))
         };
-        let report = until_settled(&args.connection.kafka, decoder.codec(), orders, ledger)?;
+        let report = until_settled(&args.connection.kafka, decoder.codec(), &letters, orders, ledger)?;
         print(&report, args.output)?;
         return Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(crate::DOES_NOT_HOLD) });
     }
-    let mut reading = Reading::open(&args.connection.kafka, decoder.codec(), &dead_letter_topics(&args.topology)?)?;
+    let mut reading = Reading::open(&args.connection.kafka, decoder.codec(), &letters)?;
     let phase = if args.running || args.follow { Phase::Running } else { Phase::Settled };
     let progress = spinner("records read");
     let mut reported = Instant::now();
@@ -136,11 +136,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 pub(crate) fn until_settled(
     kafka: &str,
     codec: &Codec,
+    letters: &[String],
     orders: u64,
     ledger: impl FnOnce() -> anyhow::Result<Vec<LedgerEntry>>,
 ) -> anyhow::Result<Report> {
-    let letters = dead_letter_topics(&TopologyFile { file: None, apart: false })?;
-    let mut reading = Reading::open(kafka, codec, &letters)?;
+    let mut reading = Reading::open(kafka, codec, letters)?;
     let progress = ProgressBar::new(orders);
     progress.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} orders ended  {elapsed_precise}")?);
     loop {

@@ -134,12 +134,14 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         let (pipeline, outcome, connection, codec) =
             (pipeline.clone(), outcome.clone(), connection.clone(), codec.clone());
         let (want_audit, form) = (args.audit, args.output);
+        let dead_letters = audit::dead_letter_topics(&topology);
         async move {
             let work = async {
                 if let Some((file, stock, orders, speed)) = job {
                     let replayed = replay_all(&connection, &codec, &file, stock, orders, speed).await?;
                     if want_audit {
-                        let entries = Audited { connection: &connection, codec: &codec, provider: &provider };
+                        let entries =
+                            Audited { connection: &connection, codec: &codec, provider: &provider, dead_letters };
                         return entries.settle_and_report(form, began, replayed).await;
                     }
                 }
@@ -218,6 +220,7 @@ struct Audited<'a> {
     connection: &'a Connection,
     codec: &'a Codec,
     provider: &'a Arc<millrace_psp::SimulatedProvider>,
+    dead_letters: Vec<String>,
 }
 
 impl Audited<'_> {
@@ -229,9 +232,11 @@ impl Audited<'_> {
         replayed: replay::Replayed,
     ) -> anyhow::Result<ExitCode> {
         let (kafka, codec, provider) = (self.connection.kafka.clone(), self.codec.clone(), self.provider.clone());
-        let expected = replayed.orders;
+        let (expected, letters) = (replayed.orders, self.dead_letters.clone());
         let report = tokio::task::spawn_blocking(move || {
-            audit::until_settled(&kafka, &codec, expected, || Ok(provider.ledger().collect::<Result<_, _>>()?))
+            audit::until_settled(&kafka, &codec, &letters, expected, || {
+                Ok(provider.ledger().collect::<Result<_, _>>()?)
+            })
         });
         let report = report.await??;
         let seconds = began.elapsed().as_secs_f64();

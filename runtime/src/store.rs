@@ -240,10 +240,7 @@ impl Store {
         for (key, entry) in self.overlay.drain() {
             let call = self.open.update(&key, entry.value.as_deref());
             changed(&key, call);
-            self.memtable_bytes += size_of_entry(&key, &entry);
-            if let Some(old) = self.memtable.insert(key.clone(), entry) {
-                self.memtable_bytes = self.memtable_bytes.saturating_sub(size_of_entry(&key, &old));
-            }
+            remember(&mut self.memtable, &mut self.memtable_bytes, key, entry);
         }
     }
 
@@ -251,10 +248,7 @@ impl Store {
     pub fn restore(&mut self, key: &[u8], entry: Entry) {
         let key = Key::from(key);
         self.open.update(&key, entry.value.as_deref());
-        self.memtable_bytes += size_of_entry(&key, &entry);
-        if let Some(old) = self.memtable.insert(key.clone(), entry) {
-            self.memtable_bytes = self.memtable_bytes.saturating_sub(size_of_entry(&key, &old));
-        }
+        remember(&mut self.memtable, &mut self.memtable_bytes, key, entry);
     }
 
     /// Whether it holds no state at all.
@@ -388,17 +382,10 @@ impl Store {
         self.moved = true;
         for (key, entry) in &frozen.entries {
             if !self.memtable.contains_key(key) {
-                self.memtable_bytes += size_of_entry(key, entry);
-                self.memtable.insert(key.clone(), entry.clone());
+                remember(&mut self.memtable, &mut self.memtable_bytes, key.clone(), entry.clone());
             }
         }
         Err(error)
-    }
-
-    /// Whether everything committed has reached the disk.
-    #[must_use]
-    pub fn is_written(&self) -> bool {
-        self.memtable.is_empty() && self.frozen.as_ref().is_none_or(|frozen| frozen.written.load(Ordering::Acquire))
     }
 }
 
@@ -475,6 +462,14 @@ fn join_entry(at: Timestamp, value: &[u8]) -> Vec<u8> {
 fn split_entry(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
     let (at, value) = bytes.split_first_chunk::<8>()?;
     Some((Timestamp::from_be_bytes(*at), value))
+}
+
+/// Puts a committed state into the memtable, and keeps count of what that takes.
+fn remember(memtable: &mut Layer, bytes: &mut usize, key: Key, entry: Entry) {
+    *bytes += size_of_entry(&key, &entry);
+    if let Some(old) = memtable.insert(key.clone(), entry) {
+        *bytes = bytes.saturating_sub(size_of_entry(&key, &old));
+    }
 }
 
 fn size_of_entry(key: &Key, entry: &Entry) -> usize {

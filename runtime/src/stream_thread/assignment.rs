@@ -222,7 +222,7 @@ impl<B: Broker> StreamThread<B> {
         let tables = self.globals_of(from).filter_map(|table| table.position(from.partition));
         if let Some(lowest) = restoring.chain(tables).min() {
             self.broker.follow(from, lowest)?;
-            self.following.insert(from, lowest);
+            self.following.insert(from);
         }
         Ok(())
     }
@@ -250,7 +250,7 @@ impl<B: Broker> StreamThread<B> {
         for ((processor, place, at), bounds) in wanted.into_iter().zip(bounds) {
             self.globals[usize::from(processor.0)][place].expect(at.partition, bounds.start, bounds.end);
             self.broker.follow(at, bounds.start)?;
-            self.following.insert(at, bounds.start);
+            self.following.insert(at);
         }
         self.globals_expected = true;
         Ok(())
@@ -373,7 +373,7 @@ impl<B: Broker> StreamThread<B> {
         for key in ready {
             self.run(key)?;
         }
-        let idle: Vec<_> = self.following.keys().filter(|at| !self.is_followed(**at)).copied().collect();
+        let idle: Vec<_> = self.following.iter().filter(|at| !self.is_followed(**at)).copied().collect();
         for at in idle {
             self.broker.unfollow(at)?;
             self.following.remove(&at);

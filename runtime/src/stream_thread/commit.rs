@@ -12,11 +12,9 @@ impl<B: Broker> StreamThread<B> {
     /// A task did something: its partition's positions belong to the transaction, input or not. Sending the positions
     /// even when they did not move is what fences a zombie.
     pub(super) fn touch(&mut self, key: (SubTopologyId, i32)) {
-        let now = self.clock.now();
-        self.transaction
-            .get_or_insert_with(|| Transaction { since: now, begun: false, records: 0, touched: BTreeSet::new() })
-            .touched
-            .insert(key);
+        let clock = &self.clock;
+        let new = || Transaction { since: clock.now(), begun: false, records: 0, touched: BTreeSet::new() };
+        self.transaction.get_or_insert_with(new).touched.insert(key);
     }
 
     pub(super) fn ensure_begun(&mut self) -> Result<(), Trouble> {

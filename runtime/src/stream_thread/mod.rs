@@ -83,7 +83,7 @@ pub struct StreamThread<B> {
     globals: Vec<Vec<GlobalTable>>,
     globals_expected: bool,
     assigned: BTreeMap<(SubTopologyId, i32), AssignedPartition>,
-    following: BTreeMap<TopicPartition, Offset>,
+    following: BTreeSet<TopicPartition>,
     /// Followed records that wait for a schema.
     held: Vec<Followed>,
     transaction: Option<Transaction>,
@@ -171,7 +171,7 @@ impl<B: Broker> StreamThread<B> {
             globals,
             globals_expected: false,
             assigned: BTreeMap::new(),
-            following: BTreeMap::new(),
+            following: BTreeSet::new(),
             held: Vec::new(),
             transaction: None,
             outbox: Outbox::default(),
