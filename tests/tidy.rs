@@ -24,6 +24,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("millrace-psp", &["millrace-schemas"]),
     ("millrace-audit", &["millrace-schemas"]),
     ("millrace-replay", &["millrace-schemas"]),
+    // Used by tests only.
+    ("millrace-chaos", &[]),
     (
         "millrace",
         &[
@@ -41,7 +43,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// What the tests of a room may use beyond that.
-const ROOMS_IN_TESTS: &[(&str, &[&str])] = &[("millrace-worker", &["millrace-broker"])];
+const ROOMS_IN_TESTS: &[(&str, &[&str])] =
+    &[("millrace-worker", &["millrace-broker", "millrace-chaos"]), ("millrace-chaos", &["millrace-broker"])];
 
 /// Libraries that talk to the world, and the rooms that must never have them.
 const WORLDLY: &[&str] = &["tokio", "rdkafka", "sled", "axum", "hyper", "rand", "reqwest", "tracing", "prometheus"];
