@@ -2,6 +2,7 @@
 //! `worker` implements them for real, [`crate::testing`] and the simulation in memory.
 //! The engine is synchronous: every door answers before it returns, or hands its answer over at a later poll.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,9 +94,10 @@ pub struct GroupOffsets {
     pub offsets: Vec<(TopicPartition, Offset)>,
 }
 
-/// Where the records of a committed transaction landed: for each partition written, one past its last record.
+/// Where the records of the open transaction landed, as the broker said: for each partition written, the offset of the
+/// first and one past the last. Records of others may stand between them: then there are more offsets than were sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Landed(pub Vec<(TopicPartition, Offset)>);
+pub struct Landed(pub Vec<(TopicPartition, Range<Offset>)>);
 
 /// Everything one stream thread asks of the broker: one consumer per sub-topology it hosts, one transactional
 /// producer, and readers outside any group. All reads are `read_committed`.
@@ -184,12 +186,19 @@ pub trait Broker {
     /// Any class.
     fn send(&mut self, record: OutgoingRecord<'_>) -> Result<(), BrokerError>;
 
-    /// Commits what was sent together with these input positions; waits until every record was delivered and the
-    /// transaction is committed.
+    /// Waits until every record of the open transaction is delivered, and tells where they stand now. The transaction
+    /// stays open: whether it is committed can still be decided.
+    ///
+    /// # Errors
+    /// Any class.
+    fn flush(&mut self) -> Result<Landed, BrokerError>;
+
+    /// Commits the open transaction, after [`Broker::flush`], together with these input positions; waits until it is
+    /// committed.
     ///
     /// # Errors
     /// Any class. After `Ok` all of it is committed; after [`BrokerError::Unknown`] it may be.
-    fn commit(&mut self, offsets: &[GroupOffsets]) -> Result<Landed, BrokerError>;
+    fn commit(&mut self, offsets: &[GroupOffsets]) -> Result<(), BrokerError>;
 
     /// Aborts the open transaction.
     ///

@@ -68,13 +68,24 @@ fn a_commit_is_seen_whole(make: Make) {
     }
     broker.send(record(at(OUT, 1), "four")).unwrap();
     assert_eq!(cluster.committed_values(OUT, Rest::No), vec![], "nothing is seen before the commit");
-    let landed = broker.commit(&[]).unwrap();
-    assert_eq!(landed.0, vec![(at(OUT, 0), 3), (at(OUT, 1), 1)]);
+    let landed = broker.flush().unwrap();
+    assert_eq!(landed.0, vec![(at(OUT, 0), 0..3), (at(OUT, 1), 0..1)]);
+    assert_eq!(cluster.committed_values(OUT, Rest::No), vec![], "nothing is seen before the commit");
+    broker.commit(&[]).unwrap();
     assert_eq!(cluster.committed_values(OUT, Rest::Yes).len(), 4);
     // The marker takes an offset: the next transaction lands behind it.
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "five")).unwrap();
-    assert_eq!(broker.commit(&[]).unwrap().0, vec![(at(OUT, 0), 5)]);
+    assert_eq!(broker.flush().unwrap().0, vec![(at(OUT, 0), 4..5)]);
+    broker.commit(&[]).unwrap();
+    // A stranger's record in between is told by more offsets than were sent.
+    broker.begin().unwrap();
+    broker.send(record(at(OUT, 0), "six")).unwrap();
+    assert_eq!(broker.flush().unwrap().0, vec![(at(OUT, 0), 6..7)]);
+    cluster.produce(at(OUT, 0), ["a stranger".to_owned()]);
+    broker.send(record(at(OUT, 0), "seven")).unwrap();
+    assert_eq!(broker.flush().unwrap().0, vec![(at(OUT, 0), 6..9)]);
+    broker.commit(&[]).unwrap();
 }
 
 fn an_abort_leaves_nothing(make: Make) {
@@ -89,7 +100,7 @@ fn an_abort_leaves_nothing(make: Make) {
     }
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "kept")).unwrap();
-    broker.commit(&[]).unwrap();
+    finish(&mut broker, &[]).unwrap();
     assert_eq!(cluster.committed_values(OUT, Rest::Yes), vec![(0, "kept".to_owned())]);
 }
 
@@ -106,7 +117,7 @@ fn bounds_tell_the_true_end(make: Make) {
     });
     let empty = Bounds { start: 0, end: 0 };
     assert_eq!(found, vec![empty, Bounds { start: 0, end: 1 }, empty]);
-    broker.commit(&[]).unwrap();
+    finish(&mut broker, &[]).unwrap();
     // A commit is answered before its marker is written.
     until("the marker counts", || {
         (broker.bounds(&[at(OUT, 0)]).unwrap() == [Bounds { start: 0, end: 2 }]).then_some(())
@@ -118,7 +129,7 @@ fn following_goes_past_markers(make: Make) {
     let mut broker = cluster.connect("a");
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "one")).unwrap();
-    broker.commit(&[]).unwrap();
+    finish(&mut broker, &[]).unwrap();
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "never")).unwrap();
     broker.abort().unwrap();
@@ -239,9 +250,9 @@ fn an_open_transaction_of_a_dead_producer_is_resolved_by_its_successor(make: Mak
     let mut second = cluster.connect("a");
     second.begin().unwrap();
     second.send(record(at(OUT, 0), "new")).unwrap();
-    second.commit(&[]).unwrap();
+    finish(&mut second, &[]).unwrap();
     first.send(record(at(OUT, 0), "zombie")).ok();
-    let error = first.commit(&[]).unwrap_err();
+    let error = finish(&mut first, &[]).unwrap_err();
     assert!(matches!(error, BrokerError::Fenced(_) | BrokerError::Abort(_)), "{error:?}");
     assert_eq!(cluster.committed_values(OUT, Rest::Yes), vec![(0, "new".to_owned())]);
 }
@@ -275,7 +286,7 @@ fn clean_commits_replace_nothing(make: Make) {
     for number in 0..50 {
         broker.begin().unwrap();
         broker.send(record(at(OUT, 0), &number.to_string())).unwrap();
-        broker.commit(&[]).unwrap();
+        finish(&mut broker, &[]).unwrap();
     }
     let replaced = broker.counters().suspect.load(Ordering::Relaxed);
     assert!(replaced <= 3, "{replaced} of 50: a loaded machine may be slow now and then, not always");
@@ -283,7 +294,7 @@ fn clean_commits_replace_nothing(make: Make) {
     assert_eq!(broker.counters().asked.load(Ordering::Relaxed), 1);
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "after")).unwrap();
-    broker.commit(&[]).unwrap();
+    finish(&mut broker, &[]).unwrap();
     assert_eq!(cluster.committed_values(OUT, Rest::Yes).len(), 51);
 }
 
@@ -306,7 +317,7 @@ fn a_lost_answer_to_a_commit_replaces_the_producer() {
     let mut commit = || {
         broker.begin().unwrap();
         broker.send(record(at(OUT, 0), "x")).unwrap();
-        broker.commit(&[]).unwrap();
+        finish(&mut broker, &[]).unwrap();
         broker.counters().suspect.load(Ordering::Relaxed)
     };
     commit();
@@ -393,7 +404,7 @@ fn offsets_of_a_member_in_no_generation_are_refused() {
     broker.begin().unwrap();
     broker.send(record(at(OUT, 0), "x")).unwrap();
     let offsets = vec![(at(LEADING, 0), 0)];
-    let error = broker.commit(&[GroupOffsets { sub_topology: S, offsets }]).unwrap_err();
+    let error = finish(&mut broker, &[GroupOffsets { sub_topology: S, offsets }]).unwrap_err();
     assert!(matches!(error, BrokerError::Abort(_)), "{error:?}");
     broker.abort().unwrap();
 }

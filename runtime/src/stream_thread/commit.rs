@@ -65,7 +65,8 @@ impl<B: Broker> StreamThread<B> {
                 None => offsets.push(GroupOffsets { sub_topology: key.0, offsets: assigned.offsets().collect() }),
             }
         }
-        let landed = self.broker.commit(&offsets)?;
+        let landed = self.broker.flush()?;
+        self.broker.commit(&offsets)?;
         let now = self.clock.now();
         if let Some(transaction) = self.transaction.take() {
             self.report.commits += 1;
@@ -94,7 +95,7 @@ impl<B: Broker> StreamThread<B> {
                     let next = if spec.inputs.contains(topic) {
                         assigned.positions.get(topic)
                     } else {
-                        landed.0.iter().find(|(to, _)| *to == from).map(|(_, next)| next)
+                        landed.0.iter().find(|(to, _)| *to == from).map(|(_, at)| &at.end)
                     };
                     if let Some(next) = next {
                         store.set_position(from, *next);

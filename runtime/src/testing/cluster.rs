@@ -1,8 +1,9 @@
-//! A cluster in memory: logs with committed records and markers, groups with positions and owners, transactions that are
-//! whole or not there. Faults are injected per member. It has no open transactions that others could see: those belong
-//! to the simulation, on the real broker core.
+//! A cluster in memory: logs with records and markers, groups with positions and owners. A transaction's records take
+//! their places when it is flushed; readers stop before them until it has ended. Faults are injected per member, and
+//! records of strangers between its own. What else a broker may do belongs to the simulation, on the real broker core.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -33,9 +34,21 @@ pub enum Fault {
     CrashAfterCommit,
 }
 
+/// What stands at an offset.
+enum Entry {
+    /// A record that readers of committed records see.
+    Record(Stored),
+    /// A record of this member's open transaction: readers stop before it.
+    Open(usize, Stored),
+    /// A marker, or a record whose transaction was aborted.
+    Gap,
+}
+
 #[derive(Default)]
 struct State {
-    logs: BTreeMap<TopicPartition, Vec<Option<Stored>>>,
+    logs: BTreeMap<TopicPartition, Vec<Entry>>,
+    /// Records that land just before the next ones a member sends there.
+    strangers: BTreeMap<TopicPartition, Vec<Stored>>,
     positions: BTreeMap<(SubTopologyId, TopicPartition), Offset>,
     owners: BTreeMap<(SubTopologyId, i32), usize>,
     queues: BTreeMap<usize, VecDeque<Event>>,
@@ -48,24 +61,69 @@ struct State {
 #[derive(Clone, Default)]
 pub struct Cluster(Arc<Mutex<State>>);
 
+impl State {
+    fn append(&mut self, to: TopicPartition, entry: impl FnOnce(Offset) -> Entry) -> Offset {
+        let log = self.logs.entry(to).or_default();
+        let offset = offset_of(log.len());
+        log.push(entry(offset));
+        offset
+    }
+
+    /// What readers of committed records may see of a partition from an offset on.
+    fn readable(&self, at: TopicPartition, from: Offset) -> &[Entry] {
+        let log = self.logs.get(&at).map(Vec::as_slice).unwrap_or_default();
+        let log = log.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let end = log.iter().position(|entry| matches!(entry, Entry::Open(..))).unwrap_or(log.len());
+        &log[..end]
+    }
+
+    /// Ends the open transaction of a member: its records become `as_what`, a marker in each partition written.
+    fn end(&mut self, member: usize, as_what: impl Fn(Stored) -> Entry) {
+        for log in self.logs.values_mut() {
+            let mut written = false;
+            for entry in log.iter_mut().filter(|entry| matches!(entry, Entry::Open(by, _) if *by == member)) {
+                written = true;
+                if let Entry::Open(_, record) = std::mem::replace(entry, Entry::Gap) {
+                    *entry = as_what(record);
+                }
+            }
+            if written {
+                log.push(Entry::Gap);
+            }
+        }
+    }
+}
+
+fn offset_of(place: usize) -> Offset {
+    Offset::try_from(place).unwrap_or(Offset::MAX)
+}
+
+fn records_of(entries: &[Entry]) -> impl Iterator<Item = &Stored> {
+    entries.iter().filter_map(|entry| match entry {
+        Entry::Record(record) => Some(record),
+        Entry::Open(..) | Entry::Gap => None,
+    })
+}
+
 impl Cluster {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Appends a record, as any producer would. Gives its offset.
-    pub fn append(&self, to: TopicPartition, mut record: Stored) -> Offset {
-        let mut state = self.state();
-        let log = state.logs.entry(to).or_default();
-        record.offset = Offset::try_from(log.len()).unwrap_or(Offset::MAX);
-        log.push(Some(record));
-        Offset::try_from(log.len() - 1).unwrap_or(Offset::MAX)
+    pub fn append(&self, to: TopicPartition, record: Stored) -> Offset {
+        self.state().append(to, |offset| Entry::Record(Stored { offset, ..record }))
+    }
+
+    /// Lets a stranger's record land just before the next ones that a member sends to this partition.
+    pub fn interpose(&self, to: TopicPartition, record: Stored) {
+        self.state().strangers.entry(to).or_default().push(record);
     }
 
     /// Every committed record of a partition.
     #[must_use]
     pub fn records(&self, at: TopicPartition) -> Vec<Stored> {
-        self.state().logs.get(&at).map(|log| log.iter().flatten().cloned().collect()).unwrap_or_default()
+        records_of(self.state().readable(at, 0)).cloned().collect()
     }
 
     /// How many transactions have committed.
@@ -114,9 +172,10 @@ impl Cluster {
         self.state().fences_nobody = true;
     }
 
-    /// Forgets what a member was still to be told: its process is gone.
+    /// Forgets what a member was still to be told: its process is gone, and its open transaction with it.
     pub fn forget(&self, member: usize) {
         let mut state = self.state();
+        state.end(member, |_| Entry::Gap);
         state.queues.remove(&member);
         state.owners.retain(|_, owner| *owner != member);
     }
@@ -142,7 +201,9 @@ pub struct MemoryBroker {
     member: usize,
     readers: BTreeMap<(SubTopologyId, TopicPartition), Reader>,
     followed: BTreeMap<TopicPartition, Offset>,
+    /// What the open transaction holds and has not flushed.
     open: Option<Vec<(TopicPartition, Stored)>>,
+    landed: BTreeMap<TopicPartition, Range<Offset>>,
     fault: Option<Fault>,
     crashed: bool,
     inputs: BTreeMap<SubTopologyId, Vec<crate::record::TopicId>>,
@@ -159,6 +220,7 @@ impl MemoryBroker {
             readers: BTreeMap::new(),
             followed: BTreeMap::new(),
             open: None,
+            landed: BTreeMap::new(),
             fault: None,
             crashed: false,
             inputs,
@@ -188,24 +250,26 @@ impl Broker for MemoryBroker {
             events.extend(queue.drain(..));
         }
         for (from, next) in &mut self.followed {
-            let log = state.logs.get(from).map(Vec::as_slice).unwrap_or_default();
-            let end = Offset::try_from(log.len()).unwrap_or(Offset::MAX);
-            if *next < end {
-                let records = log[usize::try_from(*next).unwrap_or(0)..].iter().flatten().cloned().collect();
+            let entries = state.readable(*from, *next);
+            if !entries.is_empty() {
+                let end = *next + offset_of(entries.len());
+                let records = records_of(entries).cloned().collect();
                 events.push(Event::Followed { from: *from, begin: *next, records, next: end });
                 *next = end;
             }
         }
         let mut left = max_records;
         for ((sub_topology, from), reader) in &mut self.readers {
-            let log = state.logs.get(from).map(Vec::as_slice).unwrap_or_default();
+            if reader.flow == Flow::Paused {
+                continue;
+            }
             let mut records = Vec::new();
-            while reader.flow == Flow::Open && left > 0 {
-                let Some(entry) = log.get(usize::try_from(reader.next).unwrap_or(usize::MAX)) else {
+            for entry in state.readable(*from, reader.next) {
+                if left == 0 {
                     break;
-                };
+                }
                 reader.next += 1;
-                if let Some(record) = entry {
+                if let Entry::Record(record) = entry {
                     records.push(record.clone());
                     left -= 1;
                 }
@@ -228,7 +292,7 @@ impl Broker for MemoryBroker {
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, BrokerError> {
         let state = self.cluster.state();
-        let end = |at| state.logs.get(at).map_or(0, |log| Offset::try_from(log.len()).unwrap_or(Offset::MAX));
+        let end = |at| state.logs.get(at).map_or(0, |log| offset_of(log.len()));
         Ok(partitions.iter().map(|at| Bounds { start: 0, end: end(at) }).collect())
     }
 
@@ -289,6 +353,7 @@ impl Broker for MemoryBroker {
     fn begin(&mut self) -> Result<(), BrokerError> {
         assert!(self.open.is_none(), "one transaction at a time");
         self.open = Some(Vec::new());
+        self.landed.clear();
         Ok(())
     }
 
@@ -307,8 +372,21 @@ impl Broker for MemoryBroker {
         Ok(())
     }
 
-    fn commit(&mut self, offsets: &[GroupOffsets]) -> Result<Landed, BrokerError> {
-        let records = self.open.take().expect("a transaction is open");
+    fn flush(&mut self) -> Result<Landed, BrokerError> {
+        let mut state = self.cluster.state();
+        for (to, record) in self.open.as_mut().expect("a transaction is open").drain(..) {
+            for stranger in state.strangers.remove(&to).unwrap_or_default() {
+                state.append(to, |offset| Entry::Record(Stored { offset, ..stranger }));
+            }
+            let offset = state.append(to, |offset| Entry::Open(self.member, Stored { offset, ..record }));
+            self.landed.entry(to).or_insert(offset..offset).end = offset + 1;
+        }
+        Ok(Landed(self.landed.iter().map(|(at, places)| (*at, places.clone())).collect()))
+    }
+
+    fn commit(&mut self, offsets: &[GroupOffsets]) -> Result<(), BrokerError> {
+        let unflushed = self.open.take().expect("a transaction is open");
+        assert!(unflushed.is_empty(), "a transaction is flushed before it is committed");
         let fault = self.take_fault(&[
             Fault::AbortCommit,
             Fault::LoseCommitAnswer,
@@ -342,17 +420,8 @@ impl Broker for MemoryBroker {
             self.open = Some(Vec::new());
             return Err(BrokerError::Abort(format!("illegal generation in group {}", group.sub_topology.0)));
         }
-        let mut landed: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-        let records = if fault == Some(Fault::CommitOffsetsOnly) { Vec::new() } else { records };
-        for (to, mut record) in records {
-            let log = state.logs.entry(to).or_default();
-            record.offset = Offset::try_from(log.len()).unwrap_or(Offset::MAX);
-            log.push(Some(record));
-            landed.insert(to, Offset::try_from(log.len()).unwrap_or(Offset::MAX));
-        }
-        for to in landed.keys() {
-            state.logs.entry(*to).or_default().push(None);
-        }
+        let records_count = fault != Some(Fault::CommitOffsetsOnly);
+        state.end(self.member, |record| if records_count { Entry::Record(record) } else { Entry::Gap });
         for group in offsets.iter().filter(|_| fault != Some(Fault::CommitRecordsOnly)) {
             for (at, next) in &group.offsets {
                 state.positions.insert((group.sub_topology, *at), *next);
@@ -365,17 +434,17 @@ impl Broker for MemoryBroker {
                 self.crashed = true;
                 Err(BrokerError::Fatal("injected: crashed".into()))
             }
-            _ => Ok(Landed(landed.into_iter().collect())),
+            _ => Ok(()),
         }
     }
 
     fn abort(&mut self) -> Result<(), BrokerError> {
         self.open = None;
+        self.cluster.state().end(self.member, |_| Entry::Gap);
         Ok(())
     }
 
     fn recreate(&mut self) -> Result<(), BrokerError> {
-        self.open = None;
-        Ok(())
+        self.abort()
     }
 }

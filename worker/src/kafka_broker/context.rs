@@ -2,6 +2,7 @@
 //! Only writes it down; what follows from it is decided where it is read.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -130,6 +131,8 @@ impl ConsumerContext for QuietContext {}
 
 /// The producer's: where records landed, and every sign that a request may have been sent twice.
 pub(super) struct Deliveries {
+    /// The first record delivered, by slot; `i64::MAX` for none in this transaction.
+    first: Box<[AtomicI64]>,
     /// One past the last record delivered, by slot; -1 for none in this transaction.
     landed: Box<[AtomicI64]>,
     /// A record was delivered, but the broker did not say where.
@@ -173,6 +176,7 @@ struct BrokerStatistics {
 impl Deliveries {
     pub(super) fn new(slots: usize) -> Self {
         Self {
+            first: (0..slots).map(|_| AtomicI64::new(i64::MAX)).collect(),
             landed: (0..slots).map(|_| AtomicI64::new(-1)).collect(),
             unplaced: AtomicBool::new(false),
             failed: Mutex::new(None),
@@ -183,14 +187,16 @@ impl Deliveries {
 
     pub(super) fn reset(&self, slots: &[usize]) {
         for slot in slots {
+            self.first[*slot].store(i64::MAX, Ordering::Relaxed);
             self.landed[*slot].store(-1, Ordering::Relaxed);
         }
         self.unplaced.store(false, Ordering::Relaxed);
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    pub(super) fn landed(&self, slot: usize) -> i64 {
-        self.landed[slot].load(Ordering::Relaxed)
+    /// From the first record delivered to one past the last.
+    pub(super) fn landed(&self, slot: usize) -> Range<i64> {
+        self.first[slot].load(Ordering::Relaxed)..self.landed[slot].load(Ordering::Relaxed)
     }
 
     /// Why not every record of the transaction was delivered to a known place.
@@ -245,6 +251,7 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
         match result {
             Ok(message) if message.offset() >= 0 => {
+                self.first[slot].fetch_min(message.offset(), Ordering::Relaxed);
                 self.landed[slot].fetch_max(message.offset() + 1, Ordering::Relaxed);
             }
             Ok(_) => self.unplaced.store(true, Ordering::Relaxed),

@@ -314,8 +314,11 @@ impl Broker for KafkaBroker {
         self.producer.send(record)
     }
 
-    fn commit(&mut self, offsets: &[GroupOffsets]) -> Result<Landed, BrokerError> {
-        self.producer.deliver()?;
+    fn flush(&mut self) -> Result<Landed, BrokerError> {
+        self.producer.deliver()
+    }
+
+    fn commit(&mut self, offsets: &[GroupOffsets]) -> Result<(), BrokerError> {
         for group in offsets.iter().filter(|group| !group.offsets.is_empty()) {
             let (list, member) = self.group(group.sub_topology)?.positions(&group.offsets)?;
             self.producer.send_offsets(&list, &member)?;

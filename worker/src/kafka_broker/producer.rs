@@ -302,7 +302,7 @@ impl TransactionalProducer {
     }
 
     /// Waits until every record of the transaction is delivered to a known place.
-    pub(super) fn deliver(&mut self) -> Result<(), BrokerError> {
+    pub(super) fn deliver(&mut self) -> Result<Landed, BrokerError> {
         let producer = self.producer(State::Open)?;
         if !self.drain(&producer, self.deadline) {
             return Err(BrokerError::Abort(format!(
@@ -311,9 +311,21 @@ impl TransactionalProducer {
                 self.deadline
             )));
         }
-        match producer.client().context().failure() {
-            Some(failure) => Err(BrokerError::Abort(failure)),
-            None => Ok(()),
+        let context = producer.client().context();
+        if let Some(failure) = context.failure() {
+            return Err(BrokerError::Abort(failure));
+        }
+        let mut landed: Vec<_> =
+            self.touched.iter().map(|slot| (self.partition_of(*slot), context.landed(*slot))).collect();
+        landed.sort_unstable_by_key(|(at, _)| *at);
+        Ok(Landed(landed))
+    }
+
+    fn partition_of(&self, slot: usize) -> TopicPartition {
+        let topic = self.bases.partition_point(|base| *base <= slot) - 1;
+        TopicPartition {
+            topic: TopicId(u16::try_from(topic).unwrap_or(u16::MAX)),
+            partition: i32::try_from(slot - self.bases[topic]).unwrap_or(i32::MAX),
         }
     }
 
@@ -343,7 +355,7 @@ impl TransactionalProducer {
         }
     }
 
-    pub(super) fn commit(&mut self) -> Result<Landed, BrokerError> {
+    pub(super) fn commit(&mut self) -> Result<(), BrokerError> {
         let producer = self.producer(State::Open)?;
         let troubles = producer.client().context().troubles();
         self.count_end();
@@ -363,18 +375,7 @@ impl TransactionalProducer {
         }
         self.state = State::Ready;
         self.look_for_repetition(&producer, troubles, since, "commit");
-        let context = producer.client().context();
-        let mut landed = Vec::with_capacity(self.touched.len());
-        for slot in &self.touched {
-            let topic = self.bases.partition_point(|base| base <= slot) - 1;
-            let at = TopicPartition {
-                topic: TopicId(u16::try_from(topic).unwrap_or(u16::MAX)),
-                partition: i32::try_from(slot - self.bases[topic]).unwrap_or(i32::MAX),
-            };
-            landed.push((at, context.landed(*slot)));
-        }
-        landed.sort_unstable();
-        Ok(Landed(landed))
+        Ok(())
     }
 
     pub(super) fn abort(&mut self) -> Result<(), BrokerError> {

@@ -208,6 +208,12 @@ pub fn record(to: TopicPartition, value: &str) -> OutgoingRecord<'_> {
     OutgoingRecord { to, key: b"k", value: Some(value.as_bytes()), timestamp, headers: &[] }
 }
 
+/// Delivers the open transaction and commits it.
+pub fn finish(broker: &mut KafkaBroker, offsets: &[GroupOffsets]) -> Result<(), BrokerError> {
+    broker.flush()?;
+    broker.commit(offsets)
+}
+
 /// Copies every record of its inputs to `out`, exactly once.
 pub struct Member {
     pub broker: KafkaBroker,
@@ -318,7 +324,7 @@ impl Member {
 
     fn finish(&mut self, touched: &BTreeSet<TopicPartition>) {
         let offsets = touched.iter().filter_map(|at| self.next.get(at).map(|next| (*at, *next))).collect();
-        match self.broker.commit(&[GroupOffsets { sub_topology: S, offsets }]) {
+        match finish(&mut self.broker, &[GroupOffsets { sub_topology: S, offsets }]) {
             Ok(_) => self.seen.append(&mut self.open),
             Err(BrokerError::Abort(_)) => {
                 self.aborts += 1;
