@@ -42,6 +42,7 @@ pub const PROTECTED: &[&str] = &[
     "allow.auto.create.topics",
     "auto.offset.reset",
     "check.crcs",
+    "debug",
     "enable.auto.commit",
     "enable.auto.offset.store",
     "enable.gapless.guarantee",
@@ -51,7 +52,6 @@ pub const PROTECTED: &[&str] = &[
     "group.instance.id",
     "group.protocol",
     "isolation.level",
-    "log.connection.close",
     "max.in.flight",
     "max.in.flight.requests.per.connection",
     "message.send.max.retries",
@@ -59,7 +59,6 @@ pub const PROTECTED: &[&str] = &[
     "delivery.timeout.ms",
     "partition.assignment.strategy",
     "partitioner",
-    "reconnect.backoff.ms",
     "request.required.acks",
     "retries",
     "statistics.interval.ms",
@@ -87,10 +86,6 @@ pub enum ConfigError {
     #[error("{0} must not be empty")]
     Empty(&'static str),
 }
-
-/// Time to reconnect after a lost connection is at least three quarters of this (the library's jitter). That gives
-/// the gate by which a hidden retry is told from a slow answer; see [`crate::kafka_broker`].
-pub(crate) const RECONNECT_BACKOFF_MS: u32 = 200;
 
 impl KafkaConfig {
     /// Safe defaults for a cluster and a thread.
@@ -147,6 +142,10 @@ impl KafkaConfig {
     /// What every client of this thread shares.
     fn base(&self, role: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
+        config
+            .set("reconnect.backoff.ms", "200")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("log.connection.close", "true");
         for (name, value) in &self.properties {
             config.set(name, value);
         }
@@ -155,9 +154,6 @@ impl KafkaConfig {
             .set("client.id", format!("{}-{}-{role}", self.instance, self.thread))
             .set("allow.auto.create.topics", "false")
             .set("socket.nagle.disable", "true")
-            .set("reconnect.backoff.ms", RECONNECT_BACKOFF_MS.to_string())
-            .set("reconnect.backoff.max.ms", "2000")
-            .set("log.connection.close", "true")
             .set("topic.metadata.refresh.fast.interval.ms", "50")
             .set_log_level(RDKafkaLogLevel::Info);
         config
@@ -237,7 +233,9 @@ impl KafkaConfig {
             .set("queue.buffering.max.messages", "500000")
             .set("queue.buffering.max.kbytes", "262144")
             .set("compression.type", &self.compression)
-            .set("statistics.interval.ms", "1000");
+            // A lost connection is told in the log, but of the same trouble only once in thirty seconds, except for this.
+            .set("debug", "broker")
+            .set_log_level(RDKafkaLogLevel::Debug);
         config
     }
 }

@@ -289,7 +289,7 @@ fn clean_commits_replace_nothing(make: Make) {
         finish(&mut broker, &[]).unwrap();
     }
     let replaced = broker.counters().suspect.load(Ordering::Relaxed);
-    assert!(replaced <= 3, "{replaced} of 50: a loaded machine may be slow now and then, not always");
+    assert_eq!(replaced, 0, "no connection was lost, and no answer");
     broker.recreate().unwrap();
     assert_eq!(broker.counters().asked.load(Ordering::Relaxed), 1);
     broker.begin().unwrap();

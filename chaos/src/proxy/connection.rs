@@ -64,6 +64,12 @@ impl Connection {
         lock(&self.state).held.len()
     }
 
+    pub(super) fn is_held_by(&self, api: ApiKey) -> bool {
+        let state = lock(&self.state);
+        let first = state.held.front().and_then(|frame| Request::of(frame).ok());
+        first.is_some_and(|request| request.api == api as i16)
+    }
+
     pub(super) fn is_over(&self) -> bool {
         lock(&self.state).over
     }

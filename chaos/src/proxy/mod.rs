@@ -93,6 +93,7 @@ struct Shared {
     connections: Mutex<Vec<Arc<Connection>>>,
     late: Mutex<Vec<LateAnswer>>,
     lost: Mutex<usize>,
+    accepted: Mutex<usize>,
 }
 
 impl Proxy {
@@ -112,6 +113,7 @@ impl Proxy {
             connections: Mutex::default(),
             late: Mutex::default(),
             lost: Mutex::default(),
+            accepted: Mutex::default(),
         });
         let accepting = shared.clone();
         thread::Builder::new().name("proxy-accept".into()).spawn(move || accepting.accept(&listener))?;
@@ -135,10 +137,22 @@ impl Proxy {
         self.shared.connections().iter().map(|connection| connection.held()).sum()
     }
 
+    /// On how many connections a request of this kind is what holds everything up.
+    #[must_use]
+    pub fn held_of(&self, api: ApiKey) -> usize {
+        self.shared.connections().iter().filter(|connection| connection.is_held_by(api)).count()
+    }
+
     /// Holds nothing more, and lets go what is held, each on the connection it came on; gives how many requests.
     pub fn release(&self) -> usize {
         self.rule(|rules| rules.hold = None);
         self.shared.connections().iter().map(|connection| connection.release()).sum()
+    }
+
+    /// Lets go what is held on connections that a request of this kind holds up; gives how many requests.
+    pub fn release_only(&self, api: ApiKey) -> usize {
+        let connections = self.shared.connections();
+        connections.iter().filter(|connection| connection.is_held_by(api)).map(|connection| connection.release()).sum()
     }
 
     /// The next `count` requests of this kind reach the broker and are executed; instead of the answer the client sees
@@ -151,6 +165,12 @@ impl Proxy {
     #[must_use]
     pub fn lost(&self) -> usize {
         *lock(&self.shared.lost)
+    }
+
+    /// How many connections clients have opened so far.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        *lock(&self.shared.accepted)
     }
 
     /// Clients lose their connections, and may connect again at once. What is held stays held.
@@ -228,6 +248,7 @@ impl Shared {
                 let mut connections = lock(&self.connections);
                 connections.retain(|other| !other.is_over());
                 connections.push(connection);
+                *lock(&self.accepted) += 1;
             }
         }
     }

@@ -139,13 +139,10 @@ pub(super) struct Deliveries {
     unplaced: AtomicBool,
     failed: Mutex<Option<String>>,
     troubles: AtomicU64,
-    end_transactions: AtomicU64,
 }
 
 #[derive(serde::Deserialize)]
 struct Statistics {
-    #[serde(default)]
-    brokers: HashMap<String, BrokerStatistics>,
     #[serde(default)]
     topics: HashMap<String, TopicStatistics>,
 }
@@ -167,12 +164,6 @@ fn unknown() -> i64 {
     -1
 }
 
-#[derive(serde::Deserialize)]
-struct BrokerStatistics {
-    #[serde(default)]
-    req: HashMap<String, i64>,
-}
-
 impl Deliveries {
     pub(super) fn new(slots: usize) -> Self {
         Self {
@@ -181,7 +172,6 @@ impl Deliveries {
             unplaced: AtomicBool::new(false),
             failed: Mutex::new(None),
             troubles: AtomicU64::new(0),
-            end_transactions: AtomicU64::new(0),
         }
     }
 
@@ -209,38 +199,22 @@ impl Deliveries {
         })
     }
 
-    /// Errors and lines of the log that tell of a lost connection or a request that timed out, so far.
+    /// How often, so far, a connection with requests on it was lost or a request timed out.
     pub(super) fn troubles(&self) -> u64 {
         self.troubles.load(Ordering::Relaxed)
-    }
-
-    /// EndTxn requests sent, by the latest statistics.
-    pub(super) fn end_transactions(&self) -> u64 {
-        self.end_transactions.load(Ordering::Relaxed)
     }
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        if tells_of_lost_answer(facility) {
+        if tells_of_lost_answer(facility, line) {
             self.troubles.fetch_add(1, Ordering::Relaxed);
         }
         log_line("producer", level, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.troubles.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(client = "producer", %error, reason, "kafka client error");
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        match serde_json::from_slice::<Statistics>(statistics) {
-            Ok(statistics) => {
-                let sent: i64 = statistics.brokers.values().filter_map(|broker| broker.req.get("EndTxn")).sum();
-                self.end_transactions.store(u64::try_from(sent).unwrap_or(0), Ordering::Relaxed);
-            }
-            Err(error) => tracing::warn!(%error, "the client's statistics cannot be read"),
-        }
     }
 }
 
@@ -265,9 +239,21 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
     }
 }
 
-/// Facilities of librdkafka's log that tell of a connection lost or a request timed out.
-fn tells_of_lost_answer(facility: &str) -> bool {
-    matches!(facility, "FAIL" | "REQTMOUT" | "ERROR" | "PROTOERR")
+/// Whether a line of librdkafka's log tells that a request of a transaction may have been sent and not answered: it
+/// timed out, or its connection ended. A connection that was never ready had no request on it; one to a bootstrap
+/// address, given up once the brokers are known, none of a transaction.
+fn tells_of_lost_answer(facility: &str, line: &str) -> bool {
+    const NEVER_READY: &[&str] =
+        &["TRY_CONNECT", "CONNECT", "SSL_HANDSHAKE", "APIVERSION_QUERY", "AUTH_LEGACY", "AUTH_HANDSHAKE", "AUTH_REQ"];
+    match facility {
+        "REQTMOUT" => true,
+        "FAIL" => {
+            let state = line.rsplit_once(" in state ").map_or("", |(_, rest)| rest);
+            let state = state.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).next().unwrap_or_default();
+            !NEVER_READY.contains(&state) && !line.contains("/bootstrap: ")
+        }
+        _ => false,
+    }
 }
 
 /// Errors of single connections come and go; only what concerns the whole client is a warning.
@@ -304,4 +290,24 @@ pub(super) fn mends_itself(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::PollExceeded
             | RDKafkaErrorCode::RebalanceInProgress
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines as the library writes them.
+    #[test]
+    fn what_cannot_have_had_a_request_on_it_is_no_trouble() {
+        let up = "127.0.0.1:9092/1: Disconnected (after 5012ms in state UP)";
+        let again = "127.0.0.1:9092/1: Disconnected (after 5012ms in state UP, 3 identical error(s) suppressed)";
+        let refused = "127.0.0.1:9092/1: Connect to ipv4#127.0.0.1:9092 failed: refused (after 0ms in state CONNECT)";
+        assert!(tells_of_lost_answer("FAIL", up) && tells_of_lost_answer("FAIL", again));
+        assert!(!tells_of_lost_answer("FAIL", refused));
+        let known = "127.0.0.1:9092/bootstrap: Decommissioning this broker (after 0ms in state UP) (_DESTROY_BROKER)";
+        assert!(!tells_of_lost_answer("FAIL", known));
+        assert!(tells_of_lost_answer("FAIL", "something new"), "what is not understood may be trouble");
+        assert!(tells_of_lost_answer("REQTMOUT", "Timed out EndTxnRequest in flight"));
+        assert!(!tells_of_lost_answer("STATE", up));
+    }
 }

@@ -13,9 +13,10 @@
 //! - **Draining.** `BaseProducer::flush` waits in steps of 100 ms; [`producer`] serves the queue itself until nothing
 //!   is in flight and only then commits, which then finds nothing to flush.
 //! - **A producer that may have repeated itself is replaced** before the next transaction ([`producer`]): librdkafka
-//!   repeats EndTxn after a lost answer with the same epoch, and a late repetition could end the next transaction.
-//!   Signs: an error or log line of a lost connection or time-out between begin and end of the call, an end that took
-//!   as long as a reconnection takes at least, and statistics that count more EndTxn requests than there were ends.
+//!   repeats EndTxn and TxnOffsetCommit after a lost answer with the same epoch, and the first of them, arriving late,
+//!   could end the next transaction or move its positions back. It repeats only what got no answer, and of that its log
+//!   tells first: a connection that was ready ended, or a request timed out, since the transaction began. It tells of
+//!   the same trouble only once in thirty seconds, except with `debug=broker`.
 //! - **A commit is answered before its marker is written** (Apache Kafka). The end of a partition and what readers see
 //!   follow a moment later; `committed` waits for pending commits, `bounds` does not.
 //! - **Who fences whom.** The `transactional.id` is application, instance and thread. `Fenced` means that another
@@ -31,7 +32,7 @@
 //!
 //! | # | trap | answer |
 //! | --- | --- | --- |
-//! | 1 | no epoch per transaction (KIP-890) | suspect producers are replaced (`producer::look_for_repetition`, `audit`); tests `a_lost_answer_to_a_commit_replaces_the_producer`, `clean_commits_replace_nothing` |
+//! | 1 | no epoch per transaction (KIP-890) | suspect producers are replaced (`producer::look_for_repetition`); all of `tests/late_requests.rs`, with the damage when nobody looks; test `clean_commits_replace_nothing` |
 //! | 2 | commit flushes first and fails as `Flush` | `errors::judge` aborts; unit test `a_failed_flush_aborts` |
 //! | 3 | abort waits for reports nobody serves | `producer::abort` drains before it aborts; test `an_abort_leaves_nothing` aborts with records in flight |
 //! | 4 | abort while a produce is in flight is fatal | the same drain; if it fails the producer is given up, not aborted |
@@ -172,6 +173,12 @@ impl KafkaBroker {
     #[must_use]
     pub fn counters(&self) -> Arc<ClientCounters> {
         self.counters.clone()
+    }
+
+    /// Repeated requests are not looked for any more: for tests that show what happens then.
+    #[cfg(feature = "testing")]
+    pub fn trust_the_producer(&mut self) {
+        self.producer.trust();
     }
 
     fn group(&mut self, id: SubTopologyId) -> Result<&mut Group, BrokerError> {
