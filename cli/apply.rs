@@ -1,13 +1,15 @@
-//! `apply`: topics and schema subjects as the topology names them. Repeats safely; changes nothing that is there.
+//! `apply`: topics, schema subjects and the grouping of the processors as the topology names them. Repeats safely; of
+//! what is there it changes the grouping alone, and that carries every processor's positions over.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use millrace_runtime::Topology;
 use millrace_schemas::Codec;
 use millrace_worker::KafkaConfig;
+use millrace_worker::grouping::regroup::{self, Mode, Regrouped};
 use millrace_worker::topics::{self, Difference, TopicSpec, TopicsError};
 
 use crate::connection::{Connection, PATIENCE, TopologyFile};
@@ -22,12 +24,28 @@ pub(crate) struct Args {
     /// Copies of each partition; 3 on a cluster.
     #[arg(long, default_value_t = 1, value_name = "N")]
     replication: i32,
+    /// Changes nothing: says what would be made, and whether the processors could be regrouped now.
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to wait for workers to leave the groups whose processors change.
+    #[arg(long, default_value_t = LEFT_WITHIN.as_secs(), value_name = "SECONDS")]
+    wait: u64,
 }
+
+/// A worker that was stopped counts as there until its session ends.
+pub(crate) const LEFT_WITHIN: Duration = Duration::from_secs(15);
 
 /// Applies and says what was made.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let topology = args.topology.load(&Codec::offline())?;
-    crate::run::runtime()?.block_on(apply(&args.connection, &topology, args.replication, Say::All))?;
+    let wait = Duration::from_secs(args.wait);
+    let work = async {
+        if args.dry_run {
+            return dry_run(&args.connection, &topology, args.replication, wait).await;
+        }
+        apply(&args.connection, &topology, args.replication, wait, Say::All).await
+    };
+    crate::run::runtime()?.block_on(work)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -43,6 +61,7 @@ pub(crate) async fn apply(
     connection: &Connection,
     topology: &Topology,
     replication: i32,
+    wait: Duration,
     say: Say,
 ) -> anyhow::Result<()> {
     let specs: Vec<TopicSpec> = topic_specs(topology, replication);
@@ -55,7 +74,57 @@ pub(crate) async fn apply(
         eprintln!("topics    {} made, {there} were there", report.created.len());
         eprintln!("{subjects}");
     }
+    let regrouped = group(connection, topology, wait, Mode::Apply).await?;
+    if say == Say::All || matches!(regrouped, Regrouped::Changed(_)) {
+        eprintln!("grouping  {}", told(topology, &regrouped));
+    }
     Ok(())
+}
+
+/// Says what would be done.
+async fn dry_run(
+    connection: &Connection,
+    topology: &Topology,
+    replication: i32,
+    wait: Duration,
+) -> anyhow::Result<()> {
+    let (kafka, specs) = (client(connection), topic_specs(topology, replication));
+    let differences = tokio::task::spawn_blocking(move || topics::compare(&kafka, &specs)).await??;
+    let (missing, others): (Vec<_>, Vec<_>) =
+        differences.into_iter().partition(|difference| matches!(difference, Difference::Missing { .. }));
+    refuse(&others)?;
+    for difference in &missing {
+        eprintln!("topics    {difference}: it would be made");
+    }
+    if missing.is_empty() {
+        eprintln!("topics    all {} are there", topology.topics.len());
+        let regrouped = group(connection, topology, wait, Mode::DryRun).await?;
+        eprintln!("grouping  {}; nothing was changed", told(topology, &regrouped));
+    }
+    Ok(())
+}
+
+async fn group(
+    connection: &Connection,
+    topology: &Topology,
+    wait: Duration,
+    mode: Mode,
+) -> anyhow::Result<Regrouped> {
+    let (kafka, topology) = (client(connection), topology.clone());
+    let regrouped = tokio::task::spawn_blocking(move || {
+        regroup::regroup(&kafka, &topology, wait, mode, &mut |waits| eprintln!("grouping  {waits}"))
+    });
+    Ok(regrouped.await??)
+}
+
+fn told(topology: &Topology, regrouped: &Regrouped) -> String {
+    let subs: Vec<&str> = topology.sub_topologies.iter().map(|sub| sub.name.as_str()).collect();
+    let subs = subs.join(", ");
+    match regrouped {
+        Regrouped::Unchanged => format!("{subs}, as before"),
+        Regrouped::First => subs,
+        Regrouped::Changed(carried) => format!("{subs}; {} positions carried over", carried.len()),
+    }
 }
 
 /// Refuses to start against topics that are not as the topology says.

@@ -77,7 +77,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&args.data_dir).with_context(|| format!("cannot make {}", args.data_dir.display()))?;
     let (embedded, connection) = broker_and_registry(&args).await?;
     let topology = args.topology.load(&Codec::offline())?;
-    apply::apply(&connection, &topology, 1, apply::Say::Nothing).await?;
+    apply::apply(&connection, &topology, 1, apply::LEFT_WITHIN, apply::Say::Nothing).await?;
     let codec = millrace_schemas::registry::check(&connection.registry).await?;
     let topology = Arc::new(args.topology.load(&codec)?);
     apply::check(&connection, &topology).await?;

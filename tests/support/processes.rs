@@ -191,7 +191,9 @@ impl ProcessShop {
         broker.until_it_says("registry  ");
         let kafka = apache.as_ref().map_or(listen, ApacheKafka::bootstrap);
         let registry = format!("http://{registry_listen}");
-        let mut apply = Process::start(dir.path(), "apply", &["apply", "--kafka", &kafka, "--registry", &registry]);
+        let mut args = vec!["apply", "--kafka", &kafka, "--registry", &registry];
+        args.extend(apart.then_some("--apart"));
+        let mut apply = Process::start(dir.path(), "apply", &args);
         assert!(apply.child.wait().unwrap().success(), "apply failed:\n{}", apply.log());
         let psp_dir = text(&dir.path().join("psp"));
         let mut psp = Process::start(dir.path(), "psp", &["psp", "--listen", &psp_listen, "--data-dir", &psp_dir]);
@@ -247,6 +249,16 @@ impl ProcessShop {
         let mut worker = Process::start(self.dir.path(), name, &args);
         worker.until_it_says("metrics and health at");
         self.workers.insert(name.to_owned(), worker);
+    }
+
+    /// How workers started from now on group the processors; `millrace apply` with these arguments, its exit code and
+    /// what it said.
+    pub fn regroup(&mut self, apart: bool, more: &[&str]) -> (Option<i32>, String) {
+        self.apart = apart;
+        let mut args = vec!["apply"];
+        args.extend(apart.then_some("--apart"));
+        args.extend_from_slice(more);
+        self.start_command("apply", &args).until_it_ends(PATIENCE)
     }
 
     /// A running worker.

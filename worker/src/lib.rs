@@ -7,6 +7,7 @@
 pub mod calls;
 pub mod clock;
 pub mod config;
+pub mod grouping;
 pub mod http;
 pub mod kafka_broker;
 pub mod metrics;

@@ -395,7 +395,8 @@ impl<B: Broker> StreamThread<B> {
             let group = self.topology.group(key.0);
             return Err(Trouble::Stop(format!(
                 "the group {group} has no committed offsets for partition {}, but its stores hold state: the offsets have \
-                 expired or the processors were regrouped. Set the group's offsets before starting again",
+                 expired (offsets.retention.minutes of the broker), or were deleted. Set the group's offsets before starting \
+                 again",
                 key.1
             )));
         }

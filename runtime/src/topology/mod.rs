@@ -80,6 +80,8 @@ pub enum Origin {
     Changelog,
     /// It says which process owns which task.
     TaskOwners,
+    /// It says which processors form which sub-topology.
+    Grouping,
 }
 
 /// A processor's wiring and numbers.
@@ -233,6 +235,12 @@ impl Topology {
     #[must_use]
     pub fn task_owners(&self) -> String {
         format!("{}.task-owners", self.application)
+    }
+
+    /// Name of the compacted topic that says how processors are grouped into sub-topologies.
+    #[must_use]
+    pub fn grouping_topic(&self) -> String {
+        format!("{}.grouping", self.application)
     }
 
     /// Name of the consumer group of a sub-topology.

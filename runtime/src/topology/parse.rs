@@ -162,16 +162,17 @@ impl Reader<'_> {
                 self.processor(&mut topology, name.get_ref(), processor, letters_retention, letters_isr, changelog_isr);
             topology.processors.push(spec);
         }
-        topology.topics.push(Topic {
-            name: Arc::from(topology.task_owners()),
+        let of_the_program = [(topology.task_owners(), Origin::TaskOwners), (topology.grouping_topic(), Origin::Grouping)];
+        topology.topics.extend(of_the_program.map(|(name, origin)| Topic {
+            name: Arc::from(name),
             partitions: 1,
             cleanup: Cleanup::Compact,
             retention_ms: None,
             min_in_sync_replicas: changelog_isr,
             schema: None,
             sink: true,
-            origin: Origin::TaskOwners,
-        });
+            origin,
+        }));
         spans.topics.resize(topology.topics.len(), 0..0);
         for (name, members) in in_order(raw.sub_topologies) {
             self.name(name.span(), name.get_ref());

@@ -20,6 +20,14 @@ pub(super) struct Follower {
     names: Vec<Arc<str>>,
     /// Next position to give of each partition followed.
     next: BTreeMap<TopicPartition, Offset>,
+    /// The partition that is kept, not given: its newest record of one key.
+    kept: Option<Kept>,
+}
+
+struct Kept {
+    at: TopicPartition,
+    key: &'static [u8],
+    newest: Option<Vec<u8>>,
 }
 
 impl Follower {
@@ -35,6 +43,7 @@ impl Follower {
             consumer: Some(Arc::new(consumer)),
             names: topology.topics.iter().map(|topic| topic.name.clone()).collect(),
             next: BTreeMap::new(),
+            kept: None,
         })
     }
 
@@ -56,6 +65,19 @@ impl Follower {
         self.consumer()?.incremental_assign(&list).map_err(|error| retry("follow", &error))?;
         self.next.insert(at, from);
         Ok(())
+    }
+
+    /// Follows a partition from here on for the newest record of one key, which [`Follower::newest`] tells.
+    pub(super) fn keep(&mut self, at: TopicPartition, from: Offset, key: &'static [u8]) -> Result<(), BrokerError> {
+        self.kept = Some(Kept { at, key, newest: None });
+        self.follow(at, from)
+    }
+
+    /// The newest kept record, once everything below `end` is decided and read; until then `None`.
+    pub(super) fn newest(&self, end: Offset) -> Option<Option<&[u8]>> {
+        let kept = self.kept.as_ref()?;
+        let read = self.next.get(&kept.at).is_some_and(|next| *next >= end);
+        read.then_some(kept.newest.as_deref())
     }
 
     pub(super) fn unfollow(&mut self, at: TopicPartition) -> Result<(), BrokerError> {
@@ -97,6 +119,12 @@ impl Follower {
                 continue;
             }
             self.next.insert(at, next);
+            if let Some(kept) = self.kept.as_mut().filter(|kept| kept.at == at) {
+                if let Some(record) = record.filter(|record| record.key.as_deref() == Some(kept.key)) {
+                    kept.newest = record.value;
+                }
+                continue;
+            }
             let place = match batches.iter().rposition(|(from, ..)| *from == at) {
                 Some(place) => place,
                 None => {

@@ -39,6 +39,7 @@ struct Reader {
 pub(super) struct Group {
     pub(super) id: SubTopologyId,
     name: String,
+    sub_topology: String,
     inputs: Vec<TopicId>,
     names: Vec<Arc<str>>,
     consumer: Option<Arc<BaseConsumer<GroupContext>>>,
@@ -79,6 +80,7 @@ impl Group {
         Ok(Self {
             id,
             name: name.clone(),
+            sub_topology: spec.name.clone(),
             inputs: spec.inputs.clone(),
             names,
             consumer: Some(Arc::new(consumer)),
@@ -90,6 +92,14 @@ impl Group {
             held_back: false,
             counters,
         })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn sub_topology(&self) -> &str {
+        &self.sub_topology
     }
 
     fn consumer(&self) -> Result<&Arc<BaseConsumer<GroupContext>>, BrokerError> {

@@ -22,6 +22,8 @@
 //! - **Who fences whom.** The `transactional.id` is application, instance and thread. `Fenced` means that another
 //!   process of the same name started, or that the coordinator timed this one out; the thread ends and starts anew,
 //!   and the group's static membership lets only one of two namesakes live.
+//! - **Positions are told only to who may process.** Each question for a group's positions, so each assignment, first
+//!   reads the application's grouping to the end ([`crate::grouping`]).
 //! - **Positions of a member in no generation are not sent.** The broker checks member and generation only where
 //!   there are any, so such positions would pass unfenced.
 //!
@@ -85,11 +87,16 @@ use self::follower::Follower;
 use self::group::Group;
 use self::producer::TransactionalProducer;
 use crate::config::KafkaConfig;
+use crate::grouping::{Grouping, KEY, Standing};
 
 /// Longest uninterrupted wait for a wake-up.
 const SLICE: Duration = Duration::from_millis(20);
 /// How long a question about a topic may take before the engine gets its turn again.
 const QUESTION: Duration = Duration::from_secs(5);
+/// Between two looks whether the grouping has been read to its end.
+const READING: Duration = Duration::from_millis(5);
+/// Between two looks whether positions have been carried over.
+const REGROUPING: Duration = Duration::from_millis(300);
 /// How long clients may take to close before they are left behind.
 const CLOSE: Duration = Duration::from_secs(8);
 /// The first librdkafka without the cooperative assignor's bugs.
@@ -120,6 +127,9 @@ pub struct KafkaBroker {
     producer: TransactionalProducer,
     wake: Receiver<()>,
     counters: Arc<ClientCounters>,
+    /// How the processors are grouped by this thread's topology, and where it is recorded for all; a topology without
+    /// the topic (in tests of this door) has nothing to agree on.
+    grouping: Option<(Grouping, TopicPartition)>,
     /// Whose turn it is to be polled first.
     turn: usize,
 }
@@ -157,7 +167,8 @@ impl KafkaBroker {
             .bounds()
             .create_with_context(QuietContext("bounds"))
             .map_err(|error| BrokerError::Fatal(format!("the reader of bounds cannot be made: {error}")))?;
-        Ok(Self {
+        let recorded = topology.find_topic(&topology.grouping_topic());
+        let mut connected = Self {
             names: topology.topics.iter().map(|topic| topic.name.clone()).collect(),
             groups,
             follower,
@@ -165,8 +176,14 @@ impl KafkaBroker {
             producer,
             wake,
             counters,
+            grouping: recorded.map(|topic| (Grouping::of(topology), TopicPartition { topic, partition: 0 })),
             turn: 0,
-        })
+        };
+        if let Some((_, at)) = connected.grouping {
+            let start = connected.bounds(&[at])?[0].start;
+            connected.follower.keep(at, start, KEY)?;
+        }
+        Ok(connected)
     }
 
     /// What the clients of this thread had to do beyond their work, counted as it happens.
@@ -184,6 +201,41 @@ impl KafkaBroker {
     fn group(&mut self, id: SubTopologyId) -> Result<&mut Group, BrokerError> {
         let found = self.groups.iter_mut().find(|group| group.id == id);
         found.ok_or_else(|| BrokerError::Fatal(format!("sub-topology {} is not hosted here", id.0)))
+    }
+
+    /// Whether this member of the group may process: asked after it joined, so that who regroups sees it or is seen.
+    fn agree(&mut self, id: SubTopologyId) -> Result<(), BrokerError> {
+        let Some((own, at)) = self.grouping.clone() else {
+            return Ok(());
+        };
+        let end = self.bounds(&[at])?[0].end;
+        let Some(newest) = self.follower.newest(end) else {
+            thread::sleep(READING);
+            return Err(BrokerError::Retry("the grouping of the processors is being read".into()));
+        };
+        let unreadable = || BrokerError::Fatal("the recorded grouping of the processors cannot be read".into());
+        let recorded = newest.map(|text| Grouping::from_text(text).ok_or_else(unreadable)).transpose()?;
+        let group = self.group(id)?;
+        match Grouping::standing(recorded.as_ref(), &own, group.sub_topology()) {
+            Standing::Agreed => Ok(()),
+            Standing::Moving => {
+                // Somebody carries positions over; that takes a moment, unless it was interrupted.
+                thread::sleep(REGROUPING);
+                Err(BrokerError::Retry(format!(
+                    "group {}: the processors are being regrouped; if nobody does, run `millrace apply` again",
+                    group.name()
+                )))
+            }
+            Standing::Other(processors) => {
+                let has = if processors.is_empty() { "none".to_owned() } else { processors.join(", ") };
+                Err(BrokerError::Fatal(format!(
+                    "group {}: its processors by the last `millrace apply` are {has}, by this process's topology {}. Start \
+                     it with the topology that was applied, or stop every worker, apply this one, and start again",
+                    group.name(),
+                    own.processors(group.sub_topology()).into_iter().collect::<Vec<_>>().join(", ")
+                )))
+            }
+        }
     }
 
     /// Everyone once, in turn.
@@ -259,6 +311,7 @@ impl Broker for KafkaBroker {
         sub_topology: SubTopologyId,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Option<Offset>>, BrokerError> {
+        self.agree(sub_topology)?;
         self.group(sub_topology)?.committed(partitions)
     }
 
