@@ -75,6 +75,11 @@ impl Wire {
     }
 }
 
+/// The format of a store that [`Wire::latest`] fills: see [`millrace_runtime::StoreDefinition::format`].
+pub(crate) fn latest_format<T: AvroRecord>() -> String {
+    format!("datum {}", T::schema_fingerprint())
+}
+
 fn unreadable(topic: &str, name: &str, error: &DecodeError) -> Failure {
     let reason = format!("a value of {topic} cannot be read as {name}: {error}");
     if error.is_not_yet() { Failure::NotYet(reason) } else { Failure::Poison(reason) }

@@ -50,7 +50,7 @@ impl Parked {
 
 /// The store as the engine opens it.
 pub(crate) fn definition() -> StoreDefinition {
-    StoreDefinition { name: STORE, tables: Vec::new(), deadline: Some(next_try), call: None }
+    StoreDefinition { name: STORE, tables: Vec::new(), format: "queue 1".into(), deadline: Some(next_try), call: None }
 }
 
 fn next_try(value: &[u8]) -> Option<Timestamp> {

@@ -131,6 +131,11 @@ pub struct StoreDefinition {
     /// The topics it is a table of: outputs or inputs of the processor, co-partitioned with it. Empty: the store has a
     /// changelog topic of its own, `<processor>-<store>-changelog`, and is written with [`Step::put`].
     pub tables: Vec<TableDefinition>,
+    /// What the bytes of its states depend on: the schema they are written in and the version of the fold. A store on
+    /// disk of another format is emptied and rebuilt from its topics instead of being misread, so change this with
+    /// either. Of a store with a changelog of its own, the changelog holds the same bytes: there, what was written
+    /// before must stay readable.
+    pub format: String,
     /// When somebody must look at a state again, as a function of the state.
     pub deadline: Option<DeadlineOf>,
     /// The external request a state calls for, as a function of the state.

@@ -44,6 +44,8 @@ pub struct Store {
     positions: BTreeMap<TopicPartition, Offset>,
     /// A position has moved since the last write.
     moved: bool,
+    /// See [`StoreDefinition::format`].
+    format: Arc<str>,
     open: OpenStates,
     ttl_ms: Option<i64>,
     sweep_from: Arc<std::sync::Mutex<Vec<u8>>>,
@@ -68,6 +70,7 @@ mod space {
     pub(super) const STATE: u8 = b's';
 }
 const POSITIONS: &[u8] = &[space::META, b'p'];
+const FORMAT: &[u8] = &[space::META, b'f'];
 const SWEEP_KEYS: usize = 2_000;
 
 impl Store {
@@ -85,7 +88,14 @@ impl Store {
         let corrupt = |reason: &str| StorageError::Corrupt { store: name.clone(), reason: reason.to_owned() };
         let positions = match disk.get(POSITIONS)? {
             None => BTreeMap::new(),
-            Some(bytes) => decode_positions(&bytes, find).ok_or_else(|| corrupt("its positions cannot be read"))?,
+            Some(bytes) => {
+                let format = disk.get(FORMAT)?.unwrap_or_default();
+                if format != definition.format.as_bytes() {
+                    let (found, own) = (String::from_utf8_lossy(&format), &definition.format);
+                    return Err(corrupt(&format!("its states are of the format {found:?}, this program's are {own:?}")));
+                }
+                decode_positions(&bytes, find).ok_or_else(|| corrupt("its positions cannot be read"))?
+            }
         };
         let mut open = OpenStates { deadline: definition.deadline, call: definition.call, ..OpenStates::default() };
         let mut keys = Vec::new();
@@ -110,6 +120,7 @@ impl Store {
             frozen: None,
             positions,
             moved: false,
+            format: definition.format.as_str().into(),
             open,
             ttl_ms,
             sweep_from: Arc::default(),
@@ -120,6 +131,14 @@ impl Store {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether the disk still serves this store: a standby copy's may have been taken.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub(crate) fn check_disk(&self) -> Result<(), StorageError> {
+        self.disk.get(FORMAT).map(drop)
     }
 
     /// The value as this transaction sees it.
@@ -349,6 +368,7 @@ impl Store {
         let frozen = Arc::new(Frozen { entries, written: AtomicBool::new(false), failed: std::sync::Mutex::default() });
         self.frozen = Some(frozen.clone());
         let positions = encode_positions(&self.positions, name);
+        let format = self.format.as_bytes().to_vec();
         let disk = self.disk.clone();
         let expiry = self.ttl_ms.map(|ttl| (now - ttl, self.sweep_from.clone()));
         Ok(Some(Box::new(move || {
@@ -357,7 +377,8 @@ impl Store {
                 let open = (open && entry.value.is_some()).then(Vec::new);
                 [(prefixed(space::STATE, key), state), (prefixed(space::OPEN, key), open)]
             });
-            let mut batch = states.chain(std::iter::once((POSITIONS.to_vec(), Some(positions))));
+            let meta = [(POSITIONS.to_vec(), Some(positions)), (FORMAT.to_vec(), Some(format))];
+            let mut batch = states.chain(meta);
             let mut result = disk.write(&mut batch);
             if let (Ok(()), Some((oldest, from))) = (&result, expiry) {
                 result = sweep(&*disk, oldest, &from);

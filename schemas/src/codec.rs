@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::datum::Datum;
 use crate::error::{DecodeError, EncodeError, MAX_RECORD_BYTES};
@@ -23,6 +24,12 @@ pub trait AvroRecord: Datum {
     /// The schema, as in the `.avsc`.
     fn schema_json() -> &'static str {
         Self::TOPIC.schema_json
+    }
+
+    /// Stands for the form of a datum: two schemas with the same one write the same bytes. 16 lower hex digits.
+    fn schema_fingerprint() -> String {
+        let digest = Sha256::digest(crate::writer::compiled(Self::POSITION).canonical.as_bytes());
+        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Appends the datum, without header. Allocates only what `out` has to grow.

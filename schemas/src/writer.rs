@@ -17,7 +17,7 @@ use crate::topics::TOPICS;
 pub(crate) struct Compiled {
     pub(crate) schema: Schema,
     /// Names, types and order without docs and defaults: schemas with the same one write the same bytes.
-    canonical: String,
+    pub(crate) canonical: String,
 }
 
 /// The compiled schema of the record at this position of [`TOPICS`].

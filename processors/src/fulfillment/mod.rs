@@ -32,7 +32,7 @@ use millrace_schemas::{
     StockEventKind, topics,
 };
 
-use crate::wire::{Table, Wire, datum, key_is, owned};
+use crate::wire::{Table, Wire, datum, key_is, latest_format, owned};
 use decide::{Input, Policy, needs_accepted};
 use lines::Accepted;
 
@@ -46,10 +46,18 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
     ProcessorDefinition {
         name: "fulfillment",
         stores: vec![
-            StoreDefinition { name: "lines", tables: vec![accepted_lines(&wire)], deadline: None, call: None },
+            StoreDefinition {
+                name: "lines",
+                tables: vec![accepted_lines(&wire)],
+                // With what `accepted_lines` leaves out.
+                format: format!("lines 1 {}", latest_format::<OrderAccepted>()),
+                deadline: None,
+                call: None,
+            },
             StoreDefinition {
                 name: "orders",
                 tables: vec![wire.latest::<OrderEvent>(topics::ORDERS_EVENTS)],
+                format: latest_format::<OrderEvent>(),
                 deadline: Some(|value| datum(value).ok().and_then(|order| state::deadline(&order))),
                 call: None,
             },

@@ -31,6 +31,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
         stores: vec![StoreDefinition {
             name: "seen",
             tables: vec![tables::accepted(&wire), tables::rejected(&wire)],
+            format: "fingerprint 1".to_owned(),
             deadline: None,
             call: None,
         }],

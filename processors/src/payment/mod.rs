@@ -17,7 +17,7 @@ use millrace_runtime::{
 use millrace_schemas::provider::{ProviderRequest, ProviderResponse};
 use millrace_schemas::{Codec, OrderAccepted, PaymentCommand, PaymentEvent, topics};
 
-use crate::wire::{self, Table, Wire, datum};
+use crate::wire::{self, Table, Wire, datum, latest_format};
 pub use decide::{Input, Policy, cause, decide};
 pub use state::{Cause, TRANSITIONS, deadline, open_call};
 
@@ -32,6 +32,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
         stores: vec![StoreDefinition {
             name: "payments",
             tables: vec![wire.latest::<PaymentEvent>(topics::PAYMENTS_EVENTS)],
+            format: latest_format::<PaymentEvent>(),
             deadline: Some(|value| deadline(&datum(value).ok()?)),
             call: Some(|_, value| request(&datum(value).ok()?)),
         }],

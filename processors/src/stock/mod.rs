@@ -18,7 +18,7 @@ use millrace_runtime::{
 };
 use millrace_schemas::{AdjustmentKind, Codec, StockAdjustment, StockCommand, StockEvent, StockLevel, topics};
 
-use crate::wire::{Table, Wire, key, key_is, owned};
+use crate::wire::{Table, Wire, key, key_is, latest_format, owned};
 use state::{adjusted, available, empty_level, moved};
 
 const LEVELS: usize = 0;
@@ -34,10 +34,17 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
             StoreDefinition {
                 name: "levels",
                 tables: vec![wire.latest::<StockLevel>(topics::STOCK_LEVELS)],
+                format: latest_format::<StockLevel>(),
                 deadline: None,
                 call: None,
             },
-            StoreDefinition { name: "reservations", tables: Vec::new(), deadline: Some(stored::deadline), call: None },
+            StoreDefinition {
+                name: "reservations",
+                tables: Vec::new(),
+                format: "reservations 1".to_owned(),
+                deadline: Some(stored::deadline),
+                call: None,
+            },
         ],
         globals: Vec::new(),
         settings: &["fence_ttl_ms"],

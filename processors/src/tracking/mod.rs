@@ -36,6 +36,14 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
                 table(&wire, topics::PAYMENTS_EVENTS, payment),
                 table(&wire, topics::ORDERS_EVENTS, order),
             ],
+            format: format!(
+                "view {} {} {} {} {}",
+                stored::FORMAT,
+                OrderAccepted::schema_fingerprint(),
+                OrderRejected::schema_fingerprint(),
+                PaymentEvent::schema_fingerprint(),
+                OrderEvent::schema_fingerprint()
+            ),
             deadline: None,
             call: None,
         }],

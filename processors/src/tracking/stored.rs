@@ -9,7 +9,8 @@
 
 /// Lines of history kept; the oldest go first.
 pub const HISTORY_MAX: usize = 50;
-const FORMAT: u8 = 1;
+/// Raised with every change of how an order is kept or folded: a store of another format is rebuilt.
+pub(super) const FORMAT: u8 = 1;
 const SOURCES: usize = 4;
 /// Bytes of text kept of one history line.
 const TEXT_MAX: usize = 200;

@@ -57,6 +57,11 @@ impl Driver {
         &self.topology
     }
 
+    /// Members started from now on run another version of the program.
+    pub fn upgrade(&mut self, definitions: Vec<ProcessorDefinition>) {
+        self.definitions = definitions;
+    }
+
     /// Starts a member; its disk is the one it had before, if any. It owns nothing until [`Driver::give`].
     pub fn start(&mut self, member: usize) {
         let storage = self.storages.entry(member).or_default().clone();

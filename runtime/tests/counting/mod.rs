@@ -107,10 +107,11 @@ pub fn definition() -> (ProcessorDefinition, Arc<std::sync::atomic::AtomicBool>)
     let counts = StoreDefinition {
         name: "counts",
         tables: vec![TableDefinition { topic: "counts", fold }],
+        format: "text 1".into(),
         deadline: Some(deadline),
         call: Some(call),
     };
-    let last = StoreDefinition { name: "last", tables: vec![], deadline: None, call: None };
+    let last = StoreDefinition { name: "last", tables: vec![], format: "text 1".into(), deadline: None, call: None };
     let definition = ProcessorDefinition {
         name: "count",
         stores: vec![counts, last],
