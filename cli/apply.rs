@@ -82,12 +82,7 @@ pub(crate) async fn apply(
 }
 
 /// Says what would be done.
-async fn dry_run(
-    connection: &Connection,
-    topology: &Topology,
-    replication: i32,
-    wait: Duration,
-) -> anyhow::Result<()> {
+async fn dry_run(connection: &Connection, topology: &Topology, replication: i32, wait: Duration) -> anyhow::Result<()> {
     let (kafka, specs) = (client(connection), topic_specs(topology, replication));
     let differences = tokio::task::spawn_blocking(move || topics::compare(&kafka, &specs)).await??;
     let (missing, others): (Vec<_>, Vec<_>) =
@@ -104,12 +99,7 @@ async fn dry_run(
     Ok(())
 }
 
-async fn group(
-    connection: &Connection,
-    topology: &Topology,
-    wait: Duration,
-    mode: Mode,
-) -> anyhow::Result<Regrouped> {
+async fn group(connection: &Connection, topology: &Topology, wait: Duration, mode: Mode) -> anyhow::Result<Regrouped> {
     let (kafka, topology) = (client(connection), topology.clone());
     let regrouped = tokio::task::spawn_blocking(move || {
         regroup::regroup(&kafka, &topology, wait, mode, &mut |waits| eprintln!("grouping  {waits}"))

@@ -50,7 +50,7 @@ pub(crate) struct TopologyFile {
     /// The topology; without it, topology.toml here, else the built-in one.
     #[arg(long = "topology", env = "MILLRACE_TOPOLOGY", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Every processor a sub-topology of its own, so that each can be scaled alone.
+    /// Every processor a sub-topology of its own, so that each can be scaled alone. Applied first, then run.
     #[arg(long)]
     pub(crate) apart: bool,
 }

@@ -13,11 +13,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use millrace_psp::Provider;
-use millrace_runtime::{BrokerError, NoteLevel, Parts, StreamThread, SubTopologyId, TaskState, ThreadError, Topology};
+use millrace_runtime::{
+    BrokerError, Note, NoteLevel, Parts, StandbyReport, StreamThread, SubTopologyId, TaskState, ThreadError, Topology,
+};
 use millrace_schemas::Codec;
 use millrace_worker::{
-    Asks, CallPool, From, Health, KafkaBroker, KafkaConfig, Metrics, RecordProducer, Said, StateDirectory,
-    StateSettings, StreamThreads, SystemClock, TopicReader,
+    Asks, CallPool, From, Health, KafkaBroker, KafkaConfig, Metrics, RecordProducer, Said, StandbyConfig, Standbys,
+    StateDirectory, StateSettings, StreamThreads, SystemClock, TopicReader,
 };
 
 use crate::connection::{Connection, PATIENCE};
@@ -42,6 +44,7 @@ pub(crate) struct PipelineConfig {
 /// A running pipeline.
 pub(crate) struct Pipeline {
     threads: StreamThreads,
+    standbys: Option<Standbys>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
     expected: usize,
@@ -59,12 +62,7 @@ impl Pipeline {
         let listener = {
             let (metrics, topology) = (metrics.clone(), config.topology.clone());
             Arc::new(move |said: Said| {
-                for note in &said.report.notes {
-                    match note.level {
-                        NoteLevel::Info => tracing::info!(thread = said.thread, "{}", note.text),
-                        NoteLevel::Warn => tracing::warn!(thread = said.thread, "{}", note.text),
-                    }
-                }
+                log(&said.thread, &said.report.notes);
                 metrics.add(&topology, &said);
             })
         };
@@ -79,6 +77,24 @@ impl Pipeline {
             millrace_psp::handle_bytes(&*provider, &call.request, call.repeated)
         });
         let threads = config.threads.max(1);
+        let keeps_copies = config.topology.engine.standbys > 0;
+        let sharing = threads + usize::from(keeps_copies);
+        let copies = keeps_copies.then(|| {
+            let number = u16::try_from(threads).unwrap_or(u16::MAX);
+            let kafka = KafkaConfig::new(&config.connection.kafka, &config.instance, number);
+            let (topology, definitions) = (config.topology.clone(), definitions.clone());
+            let (sub_topologies, storage) = (config.sub_topologies.clone(), storage.clone());
+            let (metrics, counted) = (metrics.clone(), config.topology.clone());
+            move |asks: Asks| {
+                let told = Arc::new(move |report: StandbyReport| {
+                    log(&"standbys", &report.notes);
+                    metrics.add_standbys(&counted, &report);
+                });
+                let config =
+                    StandbyConfig { kafka, topology, definitions, sub_topologies, storage, asks, threads: sharing };
+                Standbys::start(config, told)
+            }
+        });
         let counted = metrics.clone();
         let make = move |thread: usize| -> Result<StreamThread<KafkaBroker>, ThreadError> {
             let stopped = |reason: String| ThreadError::Stopped(reason);
@@ -95,11 +111,12 @@ impl Pipeline {
                 storage: Box::new(storage.clone()),
                 clock: Box::new(SystemClock::default()),
                 caller: Box::new(CallPool::new(CALLS_AT_ONCE, handler.clone())),
-                threads,
+                threads: sharing,
             }))
         };
         let threads = millrace_worker::start(threads, make, &(listener as millrace_worker::Listener))?;
-        Ok(Self { threads, metrics, health, expected })
+        let standbys = copies.map(|copies| copies(threads.asks())).transpose()?;
+        Ok(Self { threads, standbys, metrics, health, expected })
     }
 
     /// To ask for states.
@@ -126,7 +143,20 @@ impl Pipeline {
 
     /// Commits, writes out, leaves.
     pub(crate) fn stop(self) -> Result<(), ThreadError> {
+        if let Some(standbys) = self.standbys {
+            standbys.stop();
+        }
         self.threads.stop()
+    }
+}
+
+/// What a thread wants somebody to read.
+fn log(thread: &dyn std::fmt::Display, notes: &[Note]) {
+    for note in notes {
+        match note.level {
+            NoteLevel::Info => tracing::info!(%thread, "{}", note.text),
+            NoteLevel::Warn => tracing::warn!(%thread, "{}", note.text),
+        }
     }
 }
 
@@ -194,7 +224,8 @@ pub(crate) fn watch_owners(kafka: &str, topology: &Topology, owners: Owners) {
             while let Ok(records) = reader.read(Duration::from_secs(1), 1_000) {
                 for placed in records {
                     let key = placed.record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-                    let partition = key.and_then(|key| key.rsplit_once('-')).and_then(|(_, p)| p.parse::<i32>().ok());
+                    let partition =
+                        key.and_then(|key| key.strip_prefix(TRACKING)?.strip_prefix('-')?.parse::<i32>().ok());
                     let url = placed.record.value.and_then(|value| String::from_utf8(value).ok());
                     if let (Some(partition), Some(url), Ok(mut owners)) = (partition, url, owners.write()) {
                         owners.insert(partition, url);

@@ -109,8 +109,7 @@ fn nothing_carried_over(ground: Ground) {
     assert_eq!(shop.take_worker("one").stop(), Some(0));
     let worker = |shop: &ProcessShop, name: &str| {
         let state = shop.dir.path().join(name).to_str().unwrap().to_owned();
-        let args =
-            ["run", "--all", "--apart", "--psp", shop.psp_url(), "--instance", name, "--data-dir", &state];
+        let args = ["run", "--all", "--apart", "--psp", shop.psp_url(), "--instance", name, "--data-dir", &state];
         shop.start_command(name, &args)
     };
     let (code, said) = worker(&shop, "unapplied").until_it_ends(PATIENCE);
@@ -153,17 +152,27 @@ fn interrupted(ground: Ground) {
     every_order_is_confirmed_once(&mut shop, 60);
 }
 
-macro_rules! on_both {
-    ($($case:ident),* $(,)?) => {
-        mod on_the_embedded_broker {
-            use super::*;
-            $(#[test] fn $case() { super::$case(Ground::Embedded); })*
-        }
-        mod on_apache_kafka {
-            use super::*;
-            $(#[test] fn $case() { super::$case(Ground::Apache); })*
-        }
-    };
+#[test]
+fn there_and_back_on_the_embedded_broker() {
+    there_and_back(Ground::Embedded);
 }
 
-on_both!(there_and_back, one_that_is_behind, nothing_carried_over, interrupted);
+#[test]
+fn there_and_back_on_apache_kafka() {
+    there_and_back(Ground::Apache);
+}
+
+#[test]
+fn one_that_is_behind_is_waited_for() {
+    one_that_is_behind(Ground::Embedded);
+}
+
+#[test]
+fn without_carried_positions_nobody_starts() {
+    nothing_carried_over(Ground::Embedded);
+}
+
+#[test]
+fn an_interrupted_regrouping_is_done_again() {
+    interrupted(Ground::Apache);
+}

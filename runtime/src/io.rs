@@ -226,7 +226,7 @@ pub enum Flow {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
     /// The store cannot be trusted: set it aside and rebuild it from its topics.
-    #[error("store {store} is corrupt: {reason}")]
+    #[error("store {store} cannot be trusted: {reason}")]
     Corrupt {
         /// Which store.
         store: String,
@@ -280,6 +280,18 @@ pub trait Storage {
     /// # Errors
     /// [`StorageError::Unavailable`].
     fn open(&self, name: &str) -> Result<Arc<dyn Disk>, StorageError>;
+
+    /// Opens the store of this name for a standby copy; `None` while somebody else in this process has it open, and
+    /// always where no copies are kept.
+    /// [`Storage::open`] takes it from the copy: from then on the copy's disk answers [`StorageError::Unavailable`] and
+    /// writes nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`].
+    fn open_copy(&self, name: &str) -> Result<Option<Arc<dyn Disk>>, StorageError> {
+        let _ = name;
+        Ok(None)
+    }
 
     /// Runs the job soon, off this thread; jobs run one at a time, in order.
     fn in_background(&self, job: BackgroundJob);

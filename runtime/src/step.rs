@@ -223,3 +223,28 @@ pub(crate) fn change(
         Change::Delete => Some(Entry { value: None, at: record.timestamp }),
     })
 }
+
+/// Applies a committed record to a store that catches up with its topics: through the table's fold, or as it is where it
+/// is of the store's own changelog.
+///
+/// # Errors
+/// [`Failure::NotYet`] or [`Failure::Storage`]; then nothing changed. A record that is poison to the table is none of it:
+/// it went to the dead letters when it was processed.
+pub(crate) fn restore(
+    store: &mut Store,
+    definition: Option<&crate::processor::StoreDefinition>,
+    record: &Record<'_>,
+) -> Result<(), Failure> {
+    let table = definition.and_then(|definition| definition.tables.iter().find(|table| table.topic == record.topic));
+    let entry = match table {
+        None => Some(Entry { value: record.value.map(Into::into), at: record.timestamp }),
+        Some(table) => match change(store, &table.fold, record) {
+            Err(Failure::Poison(_)) => None,
+            other => other?,
+        },
+    };
+    if let Some(entry) = entry {
+        store.restore(record.key, entry);
+    }
+    Ok(())
+}

@@ -92,7 +92,9 @@ impl Store {
                 let format = disk.get(FORMAT)?.unwrap_or_default();
                 if format != definition.format.as_bytes() {
                     let (found, own) = (String::from_utf8_lossy(&format), &definition.format);
-                    return Err(corrupt(&format!("its states are of the format {found:?}, this program's are {own:?}")));
+                    return Err(corrupt(&format!(
+                        "its states are of the format {found:?}, this program's are {own:?}"
+                    )));
                 }
                 decode_positions(&bytes, find).ok_or_else(|| corrupt("its positions cannot be read"))?
             }

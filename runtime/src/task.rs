@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::io::{Disk, StorageError};
 use crate::processor::{Processor, ProcessorDefinition};
 use crate::record::{InputRecord, Offset, ProcessorId, SubTopologyId, TaskId, Timestamp, TopicId, TopicPartition};
 use crate::step::Undo;
@@ -75,6 +76,39 @@ impl DeadLetterWindow {
         }
         self.count += 1;
         self.count
+    }
+}
+
+/// Gives the disk of a store by its name; `None` to a standby copy while a task has it.
+pub(crate) type OpenDisk<'a> = &'a mut dyn FnMut(&str) -> Result<Option<Arc<dyn Disk>>, StorageError>;
+
+/// Opens a store of a task on the disk that `open` gives for its name, and says why it was emptied, if it was: what
+/// cannot be trusted is rebuilt from its topics. `None` where no disk is given.
+///
+/// # Errors
+/// [`StorageError`]: it can neither be used nor emptied.
+pub(crate) fn open_store(
+    topology: &Topology,
+    definition: &ProcessorDefinition,
+    id: TaskId,
+    place: usize,
+    open: OpenDisk<'_>,
+) -> Result<Option<(Store, Option<String>)>, StorageError> {
+    let spec = topology.processor(id.processor);
+    let wiring = &spec.stores[place];
+    let parking = crate::parking::definition();
+    let of = definition.stores.get(place).unwrap_or(&parking);
+    let name = format!("{}-{}-{}", spec.name, wiring.name, id.partition);
+    let Some(disk) = open(&name)? else { return Ok(None) };
+    let find = |name: &str| topology.find_partition(name);
+    let store = |disk| Store::open(name.clone(), disk, of, wiring.ttl_ms, &find);
+    match store(disk.clone()) {
+        Ok(opened) => Ok(Some((opened, None))),
+        Err(error @ StorageError::Corrupt { .. }) => {
+            disk.clear()?;
+            Ok(Some((store(disk)?, Some(format!("{error}: it is emptied and rebuilt from its topics")))))
+        }
+        Err(error) => Err(error),
     }
 }
 

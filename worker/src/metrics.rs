@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_runtime::{Clock, ProcessorId, Report, TaskId, TaskState, Timestamp, Topology};
+use millrace_runtime::{Clock, ProcessorId, Report, StandbyReport, TaskId, TaskState, Timestamp, Topology};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -19,6 +19,9 @@ use crate::stream_threads::Said;
 
 /// Bounds of a transaction's duration, seconds.
 const SECONDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+/// Where the thread of the standby copies stands among the stream threads.
+const STANDBYS: usize = usize::MAX;
 
 /// The numbers of one process.
 pub struct Metrics {
@@ -41,6 +44,9 @@ pub struct Metrics {
     lag: IntGaugeVec,
     lag_seconds: GaugeVec,
     restore_remaining: IntGaugeVec,
+    standby_tasks: IntGauge,
+    standby_lag: IntGaugeVec,
+    standby_records: IntCounter,
     held: Mutex<Held>,
 }
 
@@ -166,6 +172,13 @@ impl Metrics {
                 "Offsets that a restoring task has still to read",
                 &["processor", "partition"],
             )?,
+            standby_tasks: gauge("millrace_standby_tasks", "Tasks of which this process keeps a standby copy")?,
+            standby_lag: gauges(
+                "millrace_standby_lag_records",
+                "Offsets that a standby copy lacks of what it may have",
+                &["processor", "partition"],
+            )?,
+            standby_records: counter("millrace_standby_records_total", "Records applied to standby copies")?,
             registry,
             held: Mutex::default(),
         })
@@ -216,6 +229,19 @@ impl Metrics {
         if let Some(tasks) = &said.tasks {
             now.tasks.clone_from(tasks);
         }
+    }
+
+    /// Takes in what the thread of the standby copies says.
+    pub fn add_standbys(&self, topology: &Topology, report: &StandbyReport) {
+        self.standby_tasks.set(i64::try_from(report.lag.len()).unwrap_or(i64::MAX));
+        self.standby_records.inc_by(report.applied);
+        self.standby_lag.reset();
+        for (task, lag) in &report.lag {
+            let processor = &topology.processor(task.processor).name;
+            self.standby_lag.with_label_values(&[processor, &task.partition.to_string()]).set(*lag);
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.threads.entry(STANDBYS).or_default().memtable = report.memtable_bytes;
     }
 
     fn add_by_processor(&self, report: &Report) {
@@ -399,6 +425,31 @@ mod tests {
         let running = Said { thread: 0, report: Report::default(), tasks: Some(vec![(task, TaskState::Running)]) };
         metrics.add(&topology, &running);
         assert!(metrics.text().contains("millrace_restore_remaining_records{partition=\"0\",processor=\"p\"} 0"));
+    }
+
+    #[test]
+    fn standby_copies_are_told_and_count_in_the_memory() {
+        let topology = millrace_runtime::parse(
+            "application = \"a\"\n[topics.t]\npartitions = 1\nretention = \"1d\"\n[processors.p]\ninputs = [\"t\"]\n\
+             [sub-topologies]\ns = [\"p\"]\n",
+        )
+        .unwrap();
+        let metrics = Metrics::new(&topology).unwrap();
+        let task = TaskId { processor: ProcessorId(0), partition: 3 };
+        let lag = BTreeMap::from([(task, 7)]);
+        let report = StandbyReport { lag, applied: 5, memtable_bytes: 100, notes: vec![] };
+        metrics.add_standbys(&topology, &report);
+        let text = metrics.text();
+        for line in [
+            "millrace_standby_tasks 1",
+            "millrace_standby_lag_records{partition=\"3\",processor=\"p\"} 7",
+            "millrace_standby_records_total 5",
+            "millrace_memtable_bytes 100",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        metrics.add_standbys(&topology, &StandbyReport::default());
+        assert!(!metrics.text().contains("millrace_standby_lag_records{"), "a copy that is gone lags no more");
     }
 
     #[test]

@@ -19,14 +19,18 @@
 //! - **A batch is flushed when it is written**, on the background thread that writes it; sled's own timer is off. A
 //!   batch that was acknowledged survives the death of the process, not the loss of power: sled flushes to the
 //!   operating system only. The position in the batch makes that harmless.
+//! - **A task takes a store from a standby copy.** While a copy has it, [`Storage::open`] marks the copy's hold as taken,
+//!   once a write of it that is under way has ended; after that the copy's disk does nothing. A copy never gets a store
+//!   that a task has.
 //! - `flush_async` is never used: it is known to deadlock.
 
+use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -73,6 +77,7 @@ struct Inner {
     db: sled::Db,
     written: sled::Tree,
     set_aside: AtomicU64,
+    holds: Mutex<HashMap<String, Weak<Hold>>>,
     jobs: Option<Sender<BackgroundJob>>,
     worker: Option<thread::JoinHandle<()>>,
     _lock: File,
@@ -124,6 +129,7 @@ impl StateDirectory {
             db,
             written,
             set_aside: AtomicU64::new(aside),
+            holds: Mutex::default(),
             jobs: Some(jobs),
             worker: Some(worker),
             _lock: lock,
@@ -151,8 +157,37 @@ impl StateDirectory {
     }
 }
 
-impl Storage for StateDirectory {
-    fn open(&self, name: &str) -> Result<Arc<dyn Disk>, StorageError> {
+/// Who has a store open. A task's hold is never taken.
+struct Hold {
+    by: Holder,
+    /// Set once, when a task takes the store from a copy. Held for reading during every use.
+    taken: RwLock<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Task,
+    Copy,
+}
+
+impl StateDirectory {
+    /// A hold on the store; `None` for a copy while anybody has it.
+    fn hold(&self, name: &str, by: Holder) -> Option<Arc<Hold>> {
+        let mut holds = self.0.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = holds.get(name).and_then(Weak::upgrade) {
+            if by == Holder::Copy {
+                return None;
+            }
+            if before.by == Holder::Copy {
+                *before.taken.write().unwrap_or_else(PoisonError::into_inner) = true;
+            }
+        }
+        let hold = Arc::new(Hold { by, taken: RwLock::new(false) });
+        holds.insert(name.to_owned(), Arc::downgrade(&hold));
+        Some(hold)
+    }
+
+    fn open_tree(&self, name: &str, hold: Arc<Hold>) -> Result<Arc<dyn Disk>, StorageError> {
         let open = || guard(name, || self.0.db.open_tree(name));
         let tree = match open() {
             Ok(tree) => tree,
@@ -163,13 +198,24 @@ impl Storage for StateDirectory {
             }
             Err(error) => return Err(error),
         };
-        let store = TreeStore { name: name.to_owned(), tree, written: self.0.written.clone() };
+        let store = TreeStore { name: name.to_owned(), tree, written: self.0.written.clone(), hold };
         if self.is_old(name) {
             self.0.set_aside.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(store = name, "the store is older than its topics keep deletions; it is rebuilt from them");
             store.clear().map_err(unavailable)?;
         }
         Ok(Arc::new(store))
+    }
+}
+
+impl Storage for StateDirectory {
+    fn open(&self, name: &str) -> Result<Arc<dyn Disk>, StorageError> {
+        let hold = self.hold(name, Holder::Task).expect("a task is given every store");
+        self.open_tree(name, hold)
+    }
+
+    fn open_copy(&self, name: &str) -> Result<Option<Arc<dyn Disk>>, StorageError> {
+        self.hold(name, Holder::Copy).map(|hold| self.open_tree(name, hold)).transpose()
     }
 
     fn in_background(&self, job: BackgroundJob) {
@@ -206,18 +252,34 @@ struct TreeStore {
     name: String,
     tree: sled::Tree,
     written: sled::Tree,
+    hold: Arc<Hold>,
+}
+
+impl TreeStore {
+    /// A call of sled, unless the store was taken.
+    fn guarded<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StorageError> {
+        if self.hold.by == Holder::Task {
+            return guard(&self.name, call);
+        }
+        let taken = self.hold.taken.read().unwrap_or_else(PoisonError::into_inner);
+        if *taken {
+            let reason = "a task of this process has taken it from the standby copy".to_owned();
+            return Err(StorageError::Unavailable { store: self.name.clone(), reason });
+        }
+        guard(&self.name, call)
+    }
 }
 
 impl Disk for TreeStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        guard(&self.name, || self.tree.get(key)).map(|found| found.map(|value| value.to_vec()))
+        self.guarded(|| self.tree.get(key)).map(|found| found.map(|value| value.to_vec()))
     }
 
     fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StorageError> {
         let mut entries = self.tree.range(from..);
         loop {
             // Only sled is guarded: what the engine does with an entry is its own affair.
-            match guard(&self.name, || entries.next().transpose())? {
+            match self.guarded(|| entries.next().transpose())? {
                 Some((key, value)) if visit(&key, &value) => {}
                 _ => return Ok(()),
             }
@@ -232,7 +294,7 @@ impl Disk for TreeStore {
                 None => all.remove(key),
             }
         }
-        guard(&self.name, || {
+        self.guarded(|| {
             self.tree.apply_batch(all)?;
             self.tree.flush()?;
             // After the batch: a time that is too early only costs a rebuild.
@@ -241,7 +303,7 @@ impl Disk for TreeStore {
     }
 
     fn clear(&self) -> Result<(), StorageError> {
-        guard(&self.name, || {
+        self.guarded(|| {
             self.tree.clear()?;
             self.written.remove(&self.name)?;
             self.tree.flush().map(drop)

@@ -237,3 +237,22 @@ fn a_kill_keeps_every_acknowledged_batch_whole() {
     }
     assert!(least >= 120);
 }
+
+#[test]
+fn a_task_takes_a_store_from_a_copy_and_a_copy_never_from_a_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(dir.path());
+    let copy = state.open_copy("s").unwrap().expect("nobody has it");
+    put(&*copy, "a", "1");
+    assert!(state.open_copy("s").unwrap().is_none(), "one copy at a time");
+    let task = state.open("s").unwrap();
+    assert_eq!(all(&*task), vec![pair("a", "1")], "what the copy had written is there");
+    let refused = copy.write(&mut [(b"a".to_vec(), Some(b"stale".to_vec()))].into_iter());
+    assert!(matches!(refused, Err(StorageError::Unavailable { .. })), "{refused:?}");
+    assert!(copy.get(b"a").is_err() && copy.clear().is_err(), "the copy can do nothing any more");
+    assert_eq!(task.get(b"a").unwrap(), Some(b"1".to_vec()));
+    assert!(state.open_copy("s").unwrap().is_none(), "the task has it");
+    drop(task);
+    let again = state.open_copy("s").unwrap().expect("the task has closed it");
+    assert_eq!(all(&*again), vec![pair("a", "1")]);
+}

@@ -35,22 +35,18 @@ impl<B: Broker> StreamThread<B> {
     fn open_task(&mut self, id: TaskId) -> Result<Task, Trouble> {
         let definition = self.definitions[usize::from(id.processor.0)].clone();
         let spec = self.topology.processor(id.processor);
-        let parking = crate::parking::definition();
         let mut stores = Vec::with_capacity(spec.stores.len());
-        for (at, wiring) in spec.stores.iter().enumerate() {
-            let name = format!("{}-{}-{}", spec.name, wiring.name, id.partition);
-            let of = definition.stores.get(at).unwrap_or(&parking);
-            let find = |name: &str| self.topology.find_partition(name);
-            let open = |disk| Store::open(name.clone(), disk, of, wiring.ttl_ms, &find);
-            let store = self.storage.open(&name).and_then(|disk| {
-                open(disk.clone()).or_else(|error| {
-                    self.report.warn(format!("{error}: it is emptied and rebuilt from its topics"));
-                    self.report.rebuilt += 1;
-                    disk.clear()?;
-                    open(disk)
-                })
+        for place in 0..spec.stores.len() {
+            let opened = crate::task::open_store(&self.topology, &definition, id, place, &mut |name| {
+                self.storage.open(name).map(Some)
             });
-            stores.push(store.map_err(|error| Trouble::Stop(error.to_string()))?);
+            let opened = opened.map_err(|error| Trouble::Stop(error.to_string()))?;
+            let (store, rebuilt) = opened.expect("a stream thread is given every store it opens");
+            if let Some(why) = rebuilt {
+                self.report.warn(why);
+                self.report.rebuilt += 1;
+            }
+            stores.push(store);
         }
         let context = TaskContext {
             partition: id.partition,
@@ -322,22 +318,7 @@ impl<B: Broker> StreamThread<B> {
                 if record.offset >= need.until || record.offset < position || position < begin {
                     continue;
                 }
-                let table = task
-                    .definition
-                    .stores
-                    .get(need.store)
-                    .and_then(|d| d.tables.iter().find(|t| t.topic == record.topic));
-                let entry = match table {
-                    None => Some(crate::store::Entry { value: record.value.map(Into::into), at: record.timestamp }),
-                    Some(table) => match crate::step::change(store, &table.fold, record) {
-                        // It was no record for this table when it was processed either: it went to the dead letters.
-                        Err(Failure::Poison(_)) => None,
-                        other => other?,
-                    },
-                };
-                if let Some(entry) = entry {
-                    store.restore(record.key, entry);
-                }
+                crate::step::restore(store, task.definition.stores.get(need.store), record)?;
                 store.set_position(from, record.offset + 1);
                 assigned.restored += 1;
                 self.report.restored += 1;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::io::{Bounds, Broker, BrokerError, Event, Flow, GroupOffsets, Landed};
 use crate::record::{InputRecord, Offset, OutgoingRecord, SubTopologyId, TopicPartition};
+use crate::standby::Reader as OutsideReader;
 
 /// A record as it stands in a log.
 pub type Stored = InputRecord;
@@ -55,6 +56,8 @@ struct State {
     transactions: u64,
     /// A broken broker: it takes commits from whoever lost its partitions. For negative controls.
     fences_nobody: bool,
+    /// A broken broker: it tells standbys that groups have processed everything. For negative controls.
+    overstates: bool,
 }
 
 /// The cluster; clones share it.
@@ -170,6 +173,11 @@ impl Cluster {
     /// Breaks the broker: from now on it takes commits from members that have lost their partitions.
     pub fn fence_nobody(&self) {
         self.state().fences_nobody = true;
+    }
+
+    /// Breaks the broker: from now on it tells standbys that every group has processed everything.
+    pub fn overstate_positions(&self) {
+        self.state().overstates = true;
     }
 
     /// Forgets what a member was still to be told: its process is gone, and its open transaction with it.
@@ -446,5 +454,34 @@ impl Broker for MemoryBroker {
 
     fn recreate(&mut self) -> Result<(), BrokerError> {
         self.abort()
+    }
+}
+
+impl OutsideReader for MemoryBroker {
+    fn poll(&mut self, wait: Duration, max_records: usize, events: &mut Vec<Event>) -> Result<(), BrokerError> {
+        Broker::poll(self, wait, max_records, events)
+    }
+
+    fn committed(
+        &mut self,
+        sub_topology: SubTopologyId,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<Offset>>, BrokerError> {
+        if self.cluster.state().overstates {
+            return Ok(Broker::bounds(self, partitions)?.into_iter().map(|bounds| Some(bounds.end)).collect());
+        }
+        Broker::committed(self, sub_topology, partitions)
+    }
+
+    fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, BrokerError> {
+        Broker::bounds(self, partitions)
+    }
+
+    fn follow(&mut self, partition: TopicPartition, from: Offset) -> Result<(), BrokerError> {
+        Broker::follow(self, partition, from)
+    }
+
+    fn unfollow(&mut self, partition: TopicPartition) -> Result<(), BrokerError> {
+        Broker::unfollow(self, partition)
     }
 }

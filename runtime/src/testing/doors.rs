@@ -1,8 +1,8 @@
 //! Disk, clock and caller in memory.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::io::{Answer, BackgroundJob, Call, Caller, Clock, Disk, Storage, StorageError};
 use crate::record::Timestamp;
@@ -42,10 +42,46 @@ impl Disk for MemoryDisk {
     }
 }
 
+/// A disk in the hands of a task or of a standby copy, until it is taken from the copy.
+struct Held {
+    store: String,
+    disk: Arc<MemoryDisk>,
+    is_copy: bool,
+    taken: AtomicBool,
+}
+
+impl Held {
+    fn disk(&self) -> Result<&MemoryDisk, StorageError> {
+        if self.taken.load(Ordering::Relaxed) {
+            return Err(StorageError::Unavailable { store: self.store.clone(), reason: "a task has taken it".into() });
+        }
+        Ok(&self.disk)
+    }
+}
+
+impl Disk for Held {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.disk()?.get(key)
+    }
+
+    fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StorageError> {
+        self.disk()?.scan(from, visit)
+    }
+
+    fn write(&self, batch: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StorageError> {
+        self.disk()?.write(batch)
+    }
+
+    fn clear(&self) -> Result<(), StorageError> {
+        self.disk()?.clear()
+    }
+}
+
 /// The disks of one process; clones share them, as restarts do.
 #[derive(Clone, Default)]
 pub struct MemoryStorage {
     disks: Arc<Mutex<BTreeMap<String, Arc<MemoryDisk>>>>,
+    held: Arc<Mutex<BTreeMap<String, Weak<Held>>>>,
     waiting: Arc<Mutex<VecDeque<BackgroundJob>>>,
 }
 
@@ -72,11 +108,30 @@ impl MemoryStorage {
     }
 }
 
+impl MemoryStorage {
+    fn hold(&self, name: &str, is_copy: bool) -> Option<Arc<dyn Disk>> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = held.get(name).and_then(Weak::upgrade) {
+            if is_copy {
+                return None;
+            }
+            before.taken.fetch_or(before.is_copy, Ordering::Relaxed);
+        }
+        let disk =
+            self.disks.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().clone();
+        let new = Arc::new(Held { store: name.to_owned(), disk, is_copy, taken: AtomicBool::new(false) });
+        held.insert(name.to_owned(), Arc::downgrade(&new));
+        Some(new)
+    }
+}
+
 impl Storage for MemoryStorage {
     fn open(&self, name: &str) -> Result<Arc<dyn Disk>, StorageError> {
-        let mut disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
-        let disk: Arc<MemoryDisk> = disks.entry(name.to_owned()).or_default().clone();
-        Ok(disk)
+        Ok(self.hold(name, false).expect("a task is given every store"))
+    }
+
+    fn open_copy(&self, name: &str) -> Result<Option<Arc<dyn Disk>>, StorageError> {
+        Ok(self.hold(name, true))
     }
 
     fn in_background(&self, job: BackgroundJob) {

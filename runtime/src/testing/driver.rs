@@ -1,7 +1,7 @@
 //! Whole topologies in memory, with the real engine: members are stream threads that start, stop, crash and fall asleep.
 //! Commit intervals are those of the topology, so that batches and overlays are as in production.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::io::Call;
 use crate::partitioner::partition_of;
 use crate::processor::ProcessorDefinition;
 use crate::record::{Headers, SubTopologyId, TopicPartition};
+use crate::standby::{StandbyParts, StandbyReport, StandbyThread};
 use crate::stream_thread::{Parts, StreamThread, ThreadError};
 use crate::topology::Topology;
 
@@ -32,6 +33,7 @@ pub struct Driver {
     /// The clock all members share.
     pub clock: ManualClock,
     members: BTreeMap<usize, Member>,
+    standbys: BTreeMap<usize, StandbyThread<MemoryBroker>>,
     storages: BTreeMap<usize, MemoryStorage>,
     handler: Handler,
 }
@@ -46,6 +48,7 @@ impl Driver {
             cluster: Cluster::default(),
             clock: ManualClock::default(),
             members: BTreeMap::new(),
+            standbys: BTreeMap::new(),
             storages: BTreeMap::new(),
             handler,
         }
@@ -85,6 +88,42 @@ impl Driver {
         for (sub_topology, partition) in self.all_partitions() {
             self.cluster.assign(sub_topology, partition, member, Before::IsTold);
         }
+    }
+
+    /// Lets a member keep standby copies of these partitions, and of no others.
+    pub fn keep_copies(&mut self, member: usize, of: impl IntoIterator<Item = (SubTopologyId, i32)>) {
+        let storage = self.storages.entry(member).or_default().clone();
+        let standby = self.standbys.entry(member).or_insert_with(|| {
+            StandbyThread::new(StandbyParts {
+                topology: self.topology.clone(),
+                definitions: self.definitions.clone(),
+                // A reader outside of every group: what the member is told is not for it.
+                reader: MemoryBroker::new(&self.cluster, usize::MAX - member, &self.topology),
+                storage: Box::new(storage.clone()),
+                clock: Box::new(self.clock.clone()),
+                threads: 2,
+            })
+        });
+        standby.keep(of.into_iter().collect::<BTreeSet<_>>());
+        self.settle_disk(member);
+    }
+
+    fn settle_disk(&mut self, member: usize) {
+        if let Some(storage) = self.storages.get(&member) {
+            storage.run_background();
+        }
+    }
+
+    /// One turn of a member's standby copies; what they did since they were last asked.
+    ///
+    /// # Panics
+    /// When the member keeps none.
+    pub fn turn_copies(&mut self, member: usize) -> StandbyReport {
+        let standby = self.standbys.get_mut(&member).expect("the member keeps copies");
+        standby.turn(Duration::ZERO);
+        let report = standby.take_report();
+        self.settle_disk(member);
+        report
     }
 
     /// Gives a partition of a sub-topology to a member.
@@ -177,6 +216,7 @@ impl Driver {
         if let Some(gone) = self.members.remove(&member) {
             gone.storage.crash();
         }
+        self.standbys.remove(&member);
         self.cluster.forget(member);
     }
 

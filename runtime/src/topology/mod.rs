@@ -159,6 +159,8 @@ pub struct EngineSettings {
     pub park_retry_ms: i64,
     /// After this many tries a parked record is dead-lettered.
     pub park_tries_max: u32,
+    /// How many other processes keep a warm copy of a partition's stores.
+    pub standbys: usize,
 }
 
 impl Default for EngineSettings {
@@ -171,6 +173,7 @@ impl Default for EngineSettings {
             dead_letters_per_minute_max: 1_000,
             park_retry_ms: 1_000,
             park_tries_max: 8,
+            standbys: 0,
         }
     }
 }

@@ -42,6 +42,7 @@ struct RawEngine {
     dead_letters_per_minute_max: Option<u64>,
     park_retry: Option<Spanned<String>>,
     park_tries_max: Option<u32>,
+    standbys: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -162,7 +163,8 @@ impl Reader<'_> {
                 self.processor(&mut topology, name.get_ref(), processor, letters_retention, letters_isr, changelog_isr);
             topology.processors.push(spec);
         }
-        let of_the_program = [(topology.task_owners(), Origin::TaskOwners), (topology.grouping_topic(), Origin::Grouping)];
+        let of_the_program =
+            [(topology.task_owners(), Origin::TaskOwners), (topology.grouping_topic(), Origin::Grouping)];
         topology.topics.extend(of_the_program.map(|(name, origin)| Topic {
             name: Arc::from(name),
             partitions: 1,
@@ -329,6 +331,7 @@ impl Reader<'_> {
             dead_letters_per_minute_max: raw.dead_letters_per_minute_max.unwrap_or(default.dead_letters_per_minute_max),
             park_retry_ms: duration(&raw.park_retry, default.park_retry_ms),
             park_tries_max: raw.park_tries_max.unwrap_or(default.park_tries_max),
+            standbys: raw.standbys.unwrap_or(default.standbys),
         }
     }
 

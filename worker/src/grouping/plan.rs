@@ -96,12 +96,7 @@ pub(super) fn plan(former: &Grouping, topology: &Topology, known: &Known) -> Res
                         next: *next_offset,
                     }),
                     // Different, or gone where this group has an old one of its own, which must not be taken for it.
-                    _ => differing.push(Differing {
-                        sub_topology: sub.name.clone(),
-                        topic: place.0,
-                        partition,
-                        stand,
-                    }),
+                    _ => differing.push(Differing { sub_topology: sub.name.clone(), topic: place.0, partition, stand }),
                 }
             }
         }
@@ -199,7 +194,11 @@ mod tests {
         world.known.committed.remove("tracking");
         let former = Grouping::of(&apart);
         let differing = plan(&former, &named, &world.known).unwrap_err();
-        assert_eq!(differing.len(), 8, "two of its inputs have other readers, which have read on from 0: {differing:?}");
+        assert_eq!(
+            differing.len(),
+            8,
+            "two of its inputs have other readers, which have read on from 0: {differing:?}"
+        );
         world.known.starts = topology()
             .topics
             .iter()

@@ -293,7 +293,6 @@ impl<'a> Cluster<'a> {
     }
 }
 
-
 /// Writes the record and the positions, in transactions of one name: a second one fences the first.
 struct Recorder {
     producer: BaseProducer,

@@ -60,10 +60,12 @@
 //! | 24 | hidden retries | as 1 |
 //! | 25 | old records after a seek | the library drops them by version, `Reader::take` by position; test as 7 |
 
+mod bounds;
 mod context;
 mod errors;
 mod follower;
 mod group;
+mod outside;
 mod producer;
 pub(crate) mod raw;
 
@@ -78,21 +80,18 @@ use millrace_runtime::{
     Bounds, Broker, BrokerError, Event, Flow, GroupOffsets, Landed, Offset, OutgoingRecord, SubTopologyId,
     TopicPartition, Topology,
 };
-use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 
-use self::context::QuietContext;
-use self::errors::of_question;
+use self::bounds::BoundsReader;
 use self::follower::Follower;
 use self::group::Group;
+pub use self::outside::OutsideReader;
 use self::producer::TransactionalProducer;
 use crate::config::KafkaConfig;
 use crate::grouping::{Grouping, KEY, Standing};
 
 /// Longest uninterrupted wait for a wake-up.
 const SLICE: Duration = Duration::from_millis(20);
-/// How long a question about a topic may take before the engine gets its turn again.
-const QUESTION: Duration = Duration::from_secs(5);
 /// Between two looks whether the grouping has been read to its end.
 const READING: Duration = Duration::from_millis(5);
 /// Between two looks whether positions have been carried over.
@@ -120,10 +119,9 @@ pub struct ClientCounters {
 
 /// [`Broker`] on a Kafka cluster, for one stream thread.
 pub struct KafkaBroker {
-    names: Vec<Arc<str>>,
     groups: Vec<Group>,
     follower: Follower,
-    bounds: Arc<BaseConsumer<QuietContext>>,
+    bounds: BoundsReader,
     producer: TransactionalProducer,
     wake: Receiver<()>,
     counters: Arc<ClientCounters>,
@@ -163,16 +161,12 @@ impl KafkaBroker {
             .map(|id| Group::join(config, topology, *id, waker.clone(), counters.clone()))
             .collect::<Result<Vec<_>, _>>()?;
         let follower = Follower::open(config, topology, waker)?;
-        let bounds: BaseConsumer<QuietContext> = config
-            .bounds()
-            .create_with_context(QuietContext("bounds"))
-            .map_err(|error| BrokerError::Fatal(format!("the reader of bounds cannot be made: {error}")))?;
+        let bounds = BoundsReader::open(config, topology)?;
         let recorded = topology.find_topic(&topology.grouping_topic());
         let mut connected = Self {
-            names: topology.topics.iter().map(|topic| topic.name.clone()).collect(),
             groups,
             follower,
-            bounds: Arc::new(bounds),
+            bounds,
             producer,
             wake,
             counters,
@@ -253,43 +247,13 @@ impl KafkaBroker {
         }
         Ok(())
     }
-
-    fn offsets_at(&self, partitions: &[TopicPartition], end: rdkafka::Offset) -> Result<Vec<Offset>, BrokerError> {
-        let mut list = TopicPartitionList::new();
-        for at in partitions {
-            let name = &self.names[usize::from(at.topic.0)];
-            list.add_partition_offset(name, at.partition, end)
-                .map_err(|error| BrokerError::Fatal(format!("{name}-{}: {error}", at.partition)))?;
-        }
-        let found = self
-            .bounds
-            .offsets_for_times(list, QUESTION)
-            .map_err(|error| of_question("bounds of partitions", &error))?;
-        let mut offsets = BTreeMap::new();
-        for element in found.elements() {
-            let place = format!("bounds of {}-{}", element.topic(), element.partition());
-            element.error().map_err(|error| of_question(&place, &error))?;
-            let rdkafka::Offset::Offset(offset) = element.offset() else {
-                return Err(BrokerError::Retry(format!("{place}: no answer")));
-            };
-            offsets.insert((element.topic().to_owned(), element.partition()), offset);
-        }
-        partitions
-            .iter()
-            .map(|at| {
-                let name = self.names[usize::from(at.topic.0)].to_string();
-                let found = offsets.get(&(name, at.partition)).copied();
-                found.ok_or_else(|| BrokerError::Retry("bounds of partitions: not all were answered".into()))
-            })
-            .collect()
-    }
 }
 
 impl Broker for KafkaBroker {
     fn poll(&mut self, wait: Duration, max_records: usize, events: &mut Vec<Event>) -> Result<(), BrokerError> {
         let until = Instant::now() + wait;
         self.producer.serve();
-        self.bounds.poll(Duration::ZERO);
+        self.bounds.serve();
         for group in &self.groups {
             group.check()?;
         }
@@ -316,17 +280,7 @@ impl Broker for KafkaBroker {
     }
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, BrokerError> {
-        if partitions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut distinct = partitions.to_vec();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let starts = self.offsets_at(&distinct, rdkafka::Offset::Beginning)?;
-        let ends = self.offsets_at(&distinct, rdkafka::Offset::End)?;
-        let found: BTreeMap<_, _> =
-            distinct.iter().zip(starts.iter().zip(&ends)).map(|(at, (start, end))| (*at, (*start, *end))).collect();
-        Ok(partitions.iter().map(|at| Bounds { start: found[at].0, end: found[at].1 }).collect())
+        self.bounds.of(partitions)
     }
 
     fn start(
