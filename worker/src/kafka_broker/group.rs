@@ -24,6 +24,8 @@ use crate::config::KafkaConfig;
 
 /// How long a question to the group's coordinator may take before the engine gets its turn again.
 const QUESTION: Duration = Duration::from_secs(5);
+/// How long the question that wakes the library may take.
+const WAKING: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is local, unless the partition is only just starting.
 const SEEK: Duration = Duration::from_secs(5);
 
@@ -179,10 +181,25 @@ impl Group {
         let open = self.readers.iter().filter(|(_, reader)| reader.flow == Flow::Open);
         let list = self.list(open.map(|(at, _)| (at, None)))?;
         if list.count() > 0 {
-            let done = if hold { consumer.pause(&list) } else { consumer.resume(&list) };
+            let done = if hold { consumer.pause(&list) } else { self.resume(consumer, &list) };
             done.map_err(|error| BrokerError::Retry(format!("group {}: {error}", self.name)))?;
         }
         self.held_back = hold;
+        Ok(())
+    }
+
+    /// Resumes, and wakes the library: its broker threads do not notice a resumed partition, and with no fetch under way
+    /// they sleep for up to a second (`rd_kafka_max_block_ms`). A question to the leaders rouses them; nobody needs its
+    /// answer.
+    fn resume(&self, consumer: &BaseConsumer<GroupContext>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+        consumer.resume(list)?;
+        let mut asked = TopicPartitionList::new();
+        for element in list.elements() {
+            asked.add_partition_offset(element.topic(), element.partition(), rdkafka::Offset::End)?;
+        }
+        if let Err(error) = consumer.offsets_for_times(asked, WAKING) {
+            tracing::debug!(group = self.name, %error, "the first fetch may come late");
+        }
         Ok(())
     }
 
@@ -301,7 +318,7 @@ impl Group {
         let list = self.list(changed.iter().map(|at| (at, None)))?;
         if !self.held_back {
             let done = match flow {
-                Flow::Open => consumer.resume(&list),
+                Flow::Open => self.resume(&consumer, &list),
                 Flow::Paused => consumer.pause(&list),
             };
             done.map_err(|error| BrokerError::Retry(format!("group {}: {error}", self.name)))?;
