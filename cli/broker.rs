@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use millrace_broker::core::{Durability, Settings};
 use millrace_broker::{Broker, BrokerConfig, BrokerHandle};
 
 /// Arguments of `millrace broker`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     /// Where Kafka clients connect.
     #[arg(long, default_value = "127.0.0.1:9092", value_name = "ADDR")]
@@ -18,12 +20,44 @@ pub(crate) struct Args {
     /// Where records are kept.
     #[arg(long, default_value = "millrace-data/broker", value_name = "DIR")]
     data_dir: PathBuf,
+    /// What acknowledged records survive: process, the broker's own death; power, a power cut as well (each answer waits
+    /// until the disk has it).
+    #[arg(long, default_value = "process", value_name = "LEVEL")]
+    durability: Level,
+    #[command(subcommand)]
+    command: Option<BrokerCommand>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Level {
+    Process,
+    Power,
+}
+
+#[derive(clap::Subcommand)]
+enum BrokerCommand {
+    /// Shows what a data folder holds, without a broker and without changing it.
+    Inspect(crate::inspect::Args),
 }
 
 /// Serves until interrupted.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(BrokerCommand::Inspect(inspect)) = &args.command {
+        return crate::inspect::run(inspect);
+    }
+    let durability = match args.durability {
+        Level::Process => Durability::Process,
+        Level::Power => Durability::Power,
+    };
     crate::run::to_its_end(async {
-        let broker = start(args.listen, args.registry_listen, args.data_dir).await?;
+        let broker = Broker::start(BrokerConfig {
+            listen: args.listen,
+            registry_listen: args.registry_listen,
+            data_dir: args.data_dir,
+            settings: Settings { durability, ..Settings::DEFAULT },
+            ..BrokerConfig::default()
+        })
+        .await?;
         eprintln!("broker    {}\nregistry  {}\nstop with Ctrl-C", broker.kafka_addr(), broker.registry_url());
         crate::run::interrupted().await;
         broker.stop().await;

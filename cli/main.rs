@@ -9,6 +9,7 @@ mod broker;
 mod connection;
 mod dev;
 mod ingress;
+mod inspect;
 mod orders;
 mod output;
 mod pipeline;

@@ -17,7 +17,7 @@ const LOCK_FILE: &str = "lock";
 pub(crate) struct FileDisk {
     root: PathBuf,
     open: Mutex<HashMap<String, Arc<File>>>,
-    _lock: File,
+    lock: Option<File>,
 }
 
 impl FileDisk {
@@ -30,7 +30,19 @@ impl FileDisk {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        Ok(Some(Self { root: root.to_owned(), open: Mutex::new(HashMap::new()), _lock: lock }))
+        Ok(Some(Self { root: root.to_owned(), open: Mutex::new(HashMap::new()), lock: Some(lock) }))
+    }
+
+    /// Uses `root` without taking it, for those who only read.
+    pub(crate) fn for_reading(root: &Path) -> io::Result<Self> {
+        fs::read_dir(root)?;
+        Ok(Self { root: root.to_owned(), open: Mutex::new(HashMap::new()), lock: None })
+    }
+
+    /// Whether a broker has `root`.
+    pub(crate) fn is_taken(root: &Path) -> bool {
+        let lock = File::open(root.join(LOCK_FILE));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     fn files(&self) -> MutexGuard<'_, HashMap<String, Arc<File>>> {
@@ -45,7 +57,8 @@ impl FileDisk {
         }
         let path = self.root.join(file);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(create);
+        let writes = self.lock.is_some();
+        options.read(true).write(writes).create(create && writes);
         let opened = match options.open(&path) {
             Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
                 if let Some(parent) = path.parent() {
@@ -95,7 +108,8 @@ impl Disk for FileDisk {
     }
 
     fn length(&self, file: &str) -> io::Result<u64> {
-        Ok(self.handle(file, false)?.metadata()?.len())
+        // Asked of every file at start, so it is not opened for this.
+        Ok(fs::metadata(self.root.join(file))?.len())
     }
 
     fn write_at(&self, file: &str, position: u64, bytes: &[u8]) -> io::Result<()> {
@@ -135,5 +149,13 @@ impl Disk for FileDisk {
         let prefix = format!("{dir}/");
         self.files().retain(|file, _| !file.starts_with(&prefix));
         absent_is_fine(fs::remove_dir_all(self.root.join(dir)))
+    }
+
+    fn sync(&self, file: &str) -> io::Result<()> {
+        self.handle(file, false)?.sync_data()
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        absent_is_fine(File::open(self.root.join(dir)).and_then(|dir| dir.sync_all()))
     }
 }

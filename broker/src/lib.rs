@@ -20,6 +20,7 @@
 
 pub mod core;
 mod files;
+pub mod inspect;
 mod registry;
 mod server;
 mod wire;

@@ -228,9 +228,13 @@ async fn serve(config: BrokerConfig, open: Open, stopped: oneshot::Receiver<()>)
             }
         }
         () = keep_time(&open.shared) => {}
-        () = compact(&open.shared, config.settings.housekeeping_interval) => {}
+        () = sync(&open.shared) => {}
+        () = keep_house(&open.shared, config.settings.housekeeping_interval) => {}
         _ = stopped => {}
     }
+    // Off the threads of the runtime: disks may be slow.
+    let shared = open.shared;
+    tokio::task::spawn_blocking(move || snapshot_before_stop(&shared)).await.ok();
 }
 
 async fn keep_time(shared: &Shared) {
@@ -242,11 +246,38 @@ async fn keep_time(shared: &Shared) {
     }
 }
 
-/// Runs compaction passes one after the other, off the threads that serve connections.
-async fn compact(shared: &Shared, interval: i64) {
+/// Brings to disk what was written, round after round, as long as something is.
+async fn sync(shared: &Shared) {
+    loop {
+        // What no client waits for is not left lying either.
+        tokio::time::timeout(TICK, shared.sync_wanted()).await.ok();
+        while let Some(job) = shared.with_core(|core, _| core.next_sync()) {
+            let round = job.round();
+            let result = tokio::task::spawn_blocking(move || job.run()).await;
+            let died = |error| StorageError::Io { file: "sync".to_owned(), source: io::Error::other(error) };
+            shared.finish_sync(round, result.unwrap_or_else(|error| Err(died(error))));
+        }
+    }
+}
+
+/// Writes snapshots and runs compaction passes, one after the other, off the threads that serve connections.
+async fn keep_house(shared: &Shared, interval: i64) {
     let interval = Duration::from_millis(u64::try_from(interval).unwrap_or(0).max(1));
     loop {
         tokio::time::sleep(interval).await;
+        while let Some(job) = shared.with_core(|core, _| core.next_snapshot()) {
+            let at = job.partition().clone();
+            let Ok(result) = tokio::task::spawn_blocking(|| job.run()).await else {
+                tracing::error!(?at, "snapshot died");
+                break;
+            };
+            let failed = result.is_err();
+            shared.with_core(|core, _| core.finish_snapshot(&at, result));
+            if failed {
+                // Tried again after the interval.
+                break;
+            }
+        }
         while let Some(job) = shared.with_core(|core, now| core.next_compaction(now)) {
             let at = job.partition().clone();
             let Ok(result) = tokio::task::spawn_blocking(|| job.run()).await else {
@@ -254,7 +285,28 @@ async fn compact(shared: &Shared, interval: i64) {
                 tracing::error!(?at, "compaction died");
                 continue;
             };
+            let failed = result.is_err();
             shared.with_core(|core, now| core.finish_compaction(now, &at, result));
+            if failed {
+                break;
+            }
+        }
+    }
+}
+
+fn snapshot_before_stop(shared: &Shared) {
+    // Whatever was written is worth keeping, asked for or not.
+    while let Some(job) = shared.with_core(|core, _| core.next_sync()) {
+        let round = job.round();
+        shared.finish_sync(round, job.run());
+    }
+    while let Some(job) = shared.with_core(|core, _| core.next_snapshot_before_stop()) {
+        let at = job.partition().clone();
+        let result = job.run();
+        let failed = result.is_err();
+        shared.with_core(|core, _| core.finish_snapshot(&at, result));
+        if failed {
+            return;
         }
     }
 }

@@ -1,9 +1,13 @@
 //! Exactly once, under duress: three workers move records from one topic to another in transactions while some
-//! transactions are aborted, some clients crash and the broker is killed again and again.
+//! transactions are aborted, some clients crash, the broker is killed again and again, segments roll and are compacted.
+//!
+//! The long form, with a kill for every ten thousand records:
+//! `MILLRACE_SOAK_RECORDS=1000000 cargo test --release -p millrace-broker --test exactly_once -- --nocapture`.
 
 mod clients;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,7 +23,19 @@ const PARTITIONS: i32 = 6;
 const RECORDS: usize = 12_000;
 const KILLS: usize = 4;
 const BATCH: usize = 100;
-const TIME: Duration = Duration::from_secs(300);
+/// Nothing moved for so long: something is stuck.
+const STUCK: Duration = Duration::from_secs(120);
+/// Most memory the broker may need, MiB, however much has gone through it.
+const MEMORY_MIB: u64 = 100;
+
+/// How many records are moved, and how often the broker is killed meanwhile.
+fn size() -> (usize, usize) {
+    let long = std::env::var("MILLRACE_SOAK_RECORDS").ok();
+    match long.map(|records| records.parse::<usize>().expect("MILLRACE_SOAK_RECORDS is a number")) {
+        Some(records) => (records / PARTITIONS as usize * PARTITIONS as usize, records / 10_000),
+        None => (RECORDS, KILLS),
+    }
+}
 
 /// Numbers that look random and are the same in every run.
 struct Numbers(u64);
@@ -96,7 +112,8 @@ impl Soak {
             match consumer.poll(Duration::from_millis(20)) {
                 Some(Ok(message)) => {
                     let payload = message.payload().unwrap_or_default();
-                    let record = BaseRecord::<(), [u8]>::to("out").partition(message.partition()).payload(payload);
+                    // The record is its own key, so compaction must keep every one of them.
+                    let record = BaseRecord::to("out").partition(message.partition()).key(payload).payload(payload);
                     producer.send(record).map_err(|(error, _)| error)?;
                     next.insert(message.partition(), message.offset() + 1);
                     count += 1;
@@ -152,11 +169,14 @@ fn rewind(consumer: &BaseConsumer<Rebalances>) -> Result<(), KafkaError> {
     Ok(())
 }
 
-fn fill(servers: &str) {
-    create_topic(servers, "in", PARTITIONS, &[("segment.bytes", "20000")]);
-    create_topic(servers, "out", PARTITIONS, &[("segment.bytes", "20000")]);
+fn fill(servers: &str, records: usize) {
+    let segment = (records * 5 / 3).to_string();
+    let compacted =
+        [("segment.bytes", segment.as_str()), ("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.2")];
+    create_topic(servers, "in", PARTITIONS, &compacted[..1]);
+    create_topic(servers, "out", PARTITIONS, &compacted);
     let source = producer(servers);
-    for number in 0..RECORDS {
+    for number in 0..records {
         let partition = (number % PARTITIONS as usize) as i32;
         send(&source, "in", partition, "k", &format!("record {number}"));
         if number % 1000 == 0 {
@@ -166,19 +186,21 @@ fn fill(servers: &str) {
     drain(&source);
 }
 
-fn all_committed(servers: &str) -> bool {
+fn all_committed(servers: &str, records: usize) -> bool {
     (0..PARTITIONS).all(|partition| {
-        let expected = RECORDS as i64 / i64::from(PARTITIONS);
+        let expected = records as i64 / i64::from(PARTITIONS);
         committed(servers, "soak", "in", partition) == Some(expected)
     })
 }
 
 #[test]
 fn every_record_moves_exactly_once_through_aborts_crashes_and_kills() {
+    let (records, kills_planned) = size();
     let dir = tempfile::tempdir().expect("a folder");
     let mut process = Process::start(dir.path(), 0);
     let servers = process.servers();
-    fill(&servers);
+    fill(&servers, records);
+    let mut memory = 0;
     let soak = Soak {
         servers: servers.clone(),
         done: AtomicBool::new(false),
@@ -192,46 +214,76 @@ fn every_record_moves_exactly_once_through_aborts_crashes_and_kills() {
             let soak = &soak;
             scope.spawn(move || soak.work(id));
         }
-        let deadline = Instant::now() + TIME;
+        let mut deadline = Instant::now() + STUCK;
+        let mut moved_before = 0;
         let stop = || soak.done.store(true, Ordering::SeqCst);
         loop {
             let moved = soak.moved.load(Ordering::SeqCst);
             let kills = soak.kills.load(Ordering::SeqCst);
-            if kills < KILLS && moved > (kills + 1) * RECORDS / (KILLS + 2) {
+            if moved > moved_before {
+                moved_before = moved;
+                deadline = Instant::now() + STUCK;
+            }
+            if kills < kills_planned && moved > (kills + 1) * records / (kills_planned + 2) {
                 soak.kills.fetch_add(1, Ordering::SeqCst);
+                memory = memory.max(process.peak_memory_mib());
                 let address = process.kill();
                 process = Process::start(dir.path(), address.port());
             }
-            if kills == KILLS && moved > RECORDS / 2 && all_committed(&servers) {
+            if kills == kills_planned && moved > records / 2 && all_committed(&servers, records) {
                 stop();
                 break;
             }
             if Instant::now() > deadline {
                 stop();
-                panic!("only {moved} of {RECORDS} moved, {kills} kills");
+                panic!("only {moved} of {records} moved, {kills} kills");
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     });
 
+    // The next instance of each worker ends what its last one left open.
+    for id in 0..3 {
+        drop(transactional(&servers, &format!("soak-{id}")));
+    }
     let mut seen: Vec<String> = Vec::new();
     for partition in 0..PARTITIONS {
         seen.extend(values(&servers, "out", partition, "read_committed"));
+        let end = |isolation| {
+            let reader = reader(&servers, "out", partition, isolation);
+            reader.fetch_watermarks("out", partition, PATIENCE).expect("answered").1
+        };
+        assert_eq!(end("read_committed"), end("read_uncommitted"), "nothing is open");
     }
     let counts = counts(&seen);
-    let wrong: Vec<_> = (0..RECORDS)
+    let wrong: Vec<_> = (0..records)
         .map(|number| format!("record {number}"))
         .filter(|record| counts.get(record.as_str()) != Some(&1))
         .collect();
     assert!(wrong.is_empty(), "not exactly once: {wrong:?}");
-    assert_eq!(seen.len(), RECORDS);
+    assert_eq!(seen.len(), records);
+    memory = memory.max(process.peak_memory_mib());
+    let disk = bytes_in(dir.path());
+    eprintln!(
+        "{records} records, {kills_planned} kills, {} aborted, {} clients crashed; broker at most {memory} MiB, {} KiB on disk",
+        soak.aborted.load(Ordering::SeqCst),
+        soak.crashed.load(Ordering::SeqCst),
+        disk >> 10
+    );
+    assert!(memory < MEMORY_MIB, "{memory} MiB");
+    // Two topics with everything, and what was aborted since the last compaction.
+    assert!(disk < 1000 * records as u64 + (32 << 20), "{disk} bytes on disk");
     // The run was as hard as it claims to be.
-    assert_eq!(soak.kills.load(Ordering::SeqCst), KILLS);
+    assert_eq!(soak.kills.load(Ordering::SeqCst), kills_planned);
     assert!(soak.aborted.load(Ordering::SeqCst) > 0);
     assert!(soak.crashed.load(Ordering::SeqCst) > 3);
-    let mut uncommitted = 0;
-    for partition in 0..PARTITIONS {
-        uncommitted += values(&servers, "out", partition, "read_uncommitted").len();
-    }
-    assert!(uncommitted > RECORDS, "nothing was ever aborted");
+}
+
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry"));
+    let sizes = entries.map(|entry| {
+        let metadata = entry.metadata().expect("metadata");
+        if metadata.is_dir() { bytes_in(&entry.path()) } else { metadata.len() }
+    });
+    sizes.sum()
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use clients::process::Process;
 use clients::*;
+use millrace_broker::core::{Durability, Settings};
+use millrace_broker::{Broker, BrokerConfig};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -113,6 +115,42 @@ fn a_killed_broker_keeps_what_it_acknowledged() {
 }
 
 #[test]
+fn a_broker_that_syncs_before_it_answers_serves_clients_and_comes_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let start = || {
+        let settings = Settings { durability: Durability::Power, ..Settings::DEFAULT };
+        let config = BrokerConfig { data_dir: dir.path().to_owned(), settings, ..BrokerConfig::default() };
+        block_on(Broker::start(config)).expect("starts")
+    };
+    let broker = start();
+    let servers = broker.kafka_addr().to_string();
+    create_topic(&servers, "in", 1, &[]);
+    create_topic(&servers, "out", 2, &[]);
+    let group_reader: BaseConsumer = consumer(&servers, "g").create().expect("a consumer");
+    let group = group_reader.group_metadata().expect("metadata");
+    let worker = transactional(&servers, "worker");
+    for round in 0..20 {
+        worker.begin_transaction().expect("begun");
+        send(&worker, "out", 0, "k", &round.to_string());
+        send(&worker, "out", 1, "k", &round.to_string());
+        drain(&worker);
+        worker.send_offsets_to_transaction(&offset("in", 0, round), &group, PATIENCE).expect("sent");
+        if round % 2 == 0 {
+            worker.commit_transaction(PATIENCE).expect("committed");
+        } else {
+            worker.abort_transaction(PATIENCE).expect("aborted");
+        }
+    }
+    let expected: Vec<String> = (0..10).map(|round| (2 * round).to_string()).collect();
+    assert_eq!(values(&servers, "out", 0, "read_committed"), expected);
+    block_on(broker.stop());
+    let broker = start();
+    let servers = broker.kafka_addr().to_string();
+    assert_eq!(values(&servers, "out", 1, "read_committed"), expected);
+    assert_eq!(committed(&servers, "g", "in", 0), Some(18));
+}
+
+#[test]
 fn an_open_transaction_times_out_after_a_kill() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut process = Process::start(dir.path(), 0);
@@ -159,7 +197,7 @@ fn a_group_lives_through_a_kill_without_a_rebalance() {
 }
 
 #[test]
-fn a_torn_end_is_cut_and_other_damage_is_named() {
+fn a_torn_end_is_cut_and_other_damage_is_set_aside() {
     let dir = tempfile::tempdir().expect("a folder");
     let broker = start_in(dir.path());
     let servers = broker.kafka_addr().to_string();
@@ -176,6 +214,7 @@ fn a_torn_end_is_cut_and_other_damage_is_named() {
         .expect("the partition's folder")
         .map(|entry| entry.expect("an entry").path())
         .collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "log"));
     files.sort();
     assert!(files.len() > 3, "{files:?}");
     let last = files.last().expect("a file");
@@ -190,12 +229,24 @@ fn a_torn_end_is_cut_and_other_damage_is_named() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;
     std::fs::write(&files[1], bytes).expect("written");
-    let error = block_on(millrace_broker::Broker::start(millrace_broker::BrokerConfig {
-        data_dir: dir.path().to_owned(),
-        ..millrace_broker::BrokerConfig::default()
-    }))
-    .expect_err("corrupt");
-    let name = files[1].file_name().expect("a name").to_string_lossy().into_owned();
-    let text = error.to_string();
-    assert!(text.contains(&name) && text.contains("corrupt at byte"), "{text}");
+    // The broken partition is set aside, all else goes on.
+    let broker = start_in(dir.path());
+    let servers = broker.kafka_addr().to_string();
+    create_topic(&servers, "other", 1, &[]);
+    let p = producer(&servers);
+    send(&p, "other", 0, "k", "fine");
+    drain(&p);
+    assert_eq!(values(&servers, "other", 0, "read_committed"), ["fine"]);
+    let refused: rdkafka::error::KafkaResult<_> = p.client().fetch_watermarks("t", 0, Duration::from_secs(1));
+    refused.expect_err("set aside");
+    block_on(broker.stop());
+    bytes_back(&files[1], middle);
+    let broker = start_in(dir.path());
+    assert_eq!(values(&broker.kafka_addr().to_string(), "t", 0, "read_committed").len(), 99);
+}
+
+fn bytes_back(file: &std::path::Path, at: usize) {
+    let mut bytes = std::fs::read(file).expect("read");
+    bytes[at] ^= 0xff;
+    std::fs::write(file, bytes).expect("written");
 }

@@ -174,13 +174,23 @@ impl PartitionLog {
             }
             return Ok(false);
         }
+        self.discard_snapshot()?;
         for (place, output) in compacted.outputs.iter().enumerate() {
-            let file = &output.segment.file;
-            self.disk.rename(&output.draft, file).map_err(|error| StorageError::io(file, error))?;
+            let mut segment = output.segment.clone();
+            let io = |error| StorageError::io(&segment.file, error);
+            self.disk.delete(&segment.index_file()).map_err(io)?;
+            self.disk.rename(&output.draft, &segment.file).map_err(io)?;
+            segment.close(&*self.disk);
             let replaced = place..place + output.replaces;
-            let old: Vec<Segment> = self.segments.splice(replaced, [output.segment.clone()]).collect();
+            let old: Vec<Segment> = self.segments.splice(replaced, [segment]).collect();
+            if old.len() > 1 {
+                // What is deleted next must not be missed because the rename was lost.
+                self.disk.sync_dir(&self.dir).map_err(|error| StorageError::io(&self.dir, error))?;
+            }
             for merged in &old[1..] {
-                self.disk.delete(&merged.file).map_err(|error| StorageError::io(&merged.file, error))?;
+                for file in [&merged.file, &merged.index_file()] {
+                    self.disk.delete(file).map_err(|error| StorageError::io(file, error))?;
+                }
             }
         }
         Ok(true)
@@ -265,6 +275,10 @@ impl CompactionJob {
                 Ok(())
             })?;
             self.place(&mut outputs, segment, &pending, &kept)?;
+        }
+        for Output { draft, .. } in &outputs {
+            // It replaces records that have reached the disk long ago.
+            self.disk.sync(draft).map_err(|error| StorageError::io(draft, error))?;
         }
         Ok(Compacted { job: self, outputs })
     }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Storage as the core sees it: named files of bytes, written at a position.
 ///
-/// A completed write must survive the death of the process. It need not survive the death of the machine.
+/// A completed write must survive the death of the process, and after [`Disk::sync`] also that of the machine.
 pub trait Disk: Send + Sync {
     /// Names (not paths) of the files and folders directly inside `dir`, sorted; none if `dir` does not exist.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
@@ -26,6 +26,15 @@ pub trait Disk: Send + Sync {
     fn delete(&self, file: &str) -> io::Result<()>;
     /// Deletes `dir` with all that is in it; a folder that does not exist is not an error.
     fn delete_dir(&self, dir: &str) -> io::Result<()>;
+    /// Makes what was written to `file` survive the death of the machine. A disk that has nothing to lose has nothing
+    /// to do.
+    fn sync(&self, _file: &str) -> io::Result<()> {
+        Ok(())
+    }
+    /// Makes the names inside `dir` survive the death of the machine, likewise.
+    fn sync_dir(&self, _dir: &str) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A disk in memory. Clones of the owning `Arc` see the same files, so a "restart" is a second core on it.

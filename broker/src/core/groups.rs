@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::ErrorCode;
-use super::journal::{CommittedOffset, GroupEntry, MemberEntry};
+use super::journal::{CommittedOffset, GroupEntry, MemberEntry, Offsets};
 use super::members::Member;
 pub use super::members::{Join, JoinRefused, Joined, MemberView};
 use super::{Reply, Token, TopicPartition};
@@ -63,6 +63,8 @@ pub struct Group {
     deadline: i64,
     /// Committed offsets.
     pub offsets: BTreeMap<TopicPartition, CommittedOffset>,
+    /// When a member was last here, or offsets were last committed, milliseconds.
+    active_at: i64,
     /// Set when the journal must learn of this group.
     pub changed: bool,
     /// What the journal last learned of this group.
@@ -84,6 +86,7 @@ impl Group {
             promised: BTreeMap::new(),
             deadline: i64::MAX,
             offsets: BTreeMap::new(),
+            active_at: i64::MIN,
             changed: false,
             stored: None,
         }
@@ -129,6 +132,7 @@ impl Group {
     pub fn entry(&self) -> GroupEntry {
         GroupEntry {
             group: self.id.clone(),
+            time: self.active_at,
             generation: self.generation,
             protocol_type: self.protocol_type.clone(),
             protocol: self.protocol.clone(),
@@ -165,6 +169,24 @@ impl Group {
         self.stored = Some(entry);
     }
 
+    /// Takes offsets that are committed now.
+    pub fn commit(&mut self, offsets: Offsets, now: i64) {
+        self.offsets.extend(offsets);
+        self.active_at = self.active_at.max(now);
+    }
+
+    /// Whether nobody has been here and nothing was committed since `before`.
+    #[must_use]
+    pub fn is_idle_since(&self, before: i64) -> bool {
+        self.state == GroupState::Empty && self.promised.is_empty() && self.active_at < before
+    }
+
+    /// When a member was last here, or offsets were last committed, milliseconds.
+    #[must_use]
+    pub fn active_at(&self) -> i64 {
+        self.active_at
+    }
+
     /// A commit of offsets shows that the member is alive.
     pub fn note_alive(&mut self, member: &str, now: i64) {
         self.touch(member, now);
@@ -173,6 +195,7 @@ impl Group {
     /// Takes the membership from the journal; sessions start anew.
     pub fn restore(&mut self, entry: GroupEntry, now: i64) {
         self.stored = Some(entry.clone());
+        self.active_at = self.active_at.max(if entry.time == 0 { now } else { entry.time });
         self.generation = entry.generation;
         self.protocol_type = entry.protocol_type;
         self.protocol = entry.protocol;
@@ -694,6 +717,9 @@ impl Group {
 
     /// Ends sessions and rebalance phases whose time is up.
     pub fn tick(&mut self, now: i64, replies: &mut Vec<(Token, Reply)>) {
+        if !self.members.is_empty() {
+            self.active_at = now;
+        }
         let promised = self.promised.len();
         self.promised.retain(|_, until| *until > now);
         if self.promised.len() != promised {

@@ -56,6 +56,9 @@ pub struct MemberEntry {
 pub struct GroupEntry {
     /// Group id.
     pub group: String,
+    /// When, milliseconds; 0 is unknown.
+    #[serde(default)]
+    pub time: i64,
     /// Generation.
     pub generation: i32,
     /// `consumer` for consumer groups.
@@ -126,6 +129,9 @@ pub enum Entry {
         last_epoch: i16,
         /// Transaction time-out, milliseconds.
         timeout: i64,
+        /// When, milliseconds; 0 is unknown.
+        #[serde(default)]
+        time: i64,
     },
     /// Partitions and groups take part in the open transaction, which this opens if none is.
     Joined {
@@ -160,11 +166,22 @@ pub enum Entry {
     Done {
         /// Transactional id.
         id: String,
+        /// When, milliseconds; 0 is unknown.
+        #[serde(default)]
+        time: i64,
+    },
+    /// A transactional id was idle for too long.
+    TransactionalIdExpired {
+        /// Transactional id.
+        id: String,
     },
     /// Offsets are committed.
     Committed {
         /// Group.
         group: String,
+        /// When, milliseconds; 0 is unknown.
+        #[serde(default)]
+        time: i64,
         /// Offsets.
         offsets: Offsets,
     },
@@ -184,6 +201,8 @@ pub struct Journal {
     length: u64,
     /// Length right after the last rotation.
     base_length: u64,
+    /// A write failed and what it left behind could not be cut off.
+    ragged: bool,
 }
 
 fn file_name(number: u64) -> String {
@@ -248,7 +267,7 @@ impl Journal {
                 }
             }
         }
-        Ok(Self { disk, number, length: at as u64, base_length: 0 })
+        Ok(Self { disk, number, length: at as u64, base_length: 0, ragged: false })
     }
 
     /// Writes `entry`. Nothing is written in part: a failed write is overwritten by the next.
@@ -259,9 +278,13 @@ impl Journal {
         let mut bytes = Vec::with_capacity(256);
         frame(entry, &mut bytes);
         let file = file_name(self.number);
+        if self.ragged {
+            self.disk.truncate(&file, self.length).map_err(|error| StorageError::io(&file, error))?;
+            self.ragged = false;
+        }
         if let Err(error) = self.disk.write_at(&file, self.length, &bytes) {
             // What was written of it must not be read as an entry after a restart.
-            self.disk.truncate(&file, self.length).ok();
+            self.ragged = self.disk.truncate(&file, self.length).is_err();
             return Err(StorageError::io(&file, error));
         }
         self.length += bytes.len() as u64;
@@ -288,11 +311,15 @@ impl Journal {
         let io = |error| StorageError::io(&next, error);
         self.disk.delete(&draft).map_err(io)?;
         self.disk.write_at(&draft, 0, &bytes).map_err(io)?;
+        self.disk.sync(&draft).map_err(io)?;
         self.disk.rename(&draft, &next).map_err(io)?;
+        // The old one goes only when the new one's name has come to stay.
+        self.disk.sync_dir("").map_err(io)?;
         let old = file_name(self.number);
         self.number += 1;
         self.length = bytes.len() as u64;
         self.base_length = self.length;
+        self.ragged = false;
         if let Err(error) = self.disk.delete(&old) {
             tracing::warn!(file = old, %error, "old journal not deleted");
         }
@@ -334,7 +361,7 @@ mod tests {
     }
 
     fn done(id: &str) -> Entry {
-        Entry::Done { id: id.to_owned() }
+        Entry::Done { id: id.to_owned(), time: 0 }
     }
 
     #[test]

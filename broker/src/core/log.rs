@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::batch::{self, BatchHeader, HEADER_BYTES};
 use super::disk::Disk;
@@ -14,13 +15,16 @@ use super::segment::{Segment, segment_file};
 use super::{ErrorCode, Isolation, StorageError};
 
 /// A transaction that ended by abort and whose records may still be in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AbortedTransaction {
     /// Producer that wrote the records.
+    #[serde(rename = "p")]
     pub producer_id: i64,
     /// Offset of its first record.
+    #[serde(rename = "f")]
     pub first_offset: i64,
     /// Offset of the abort marker.
+    #[serde(rename = "m")]
     pub marker_offset: i64,
 }
 
@@ -76,7 +80,25 @@ pub struct PartitionLog {
     pub(super) active_since: Option<i64>,
     /// Up to which offset compaction has come, and when: see `compaction`.
     pub(super) cleaned: Vec<CleanedUpTo>,
+    pub(super) snapshotted: SnapshottedUpTo,
+    /// Whether a segment is synced before the next begins, so that no power cut leaves it shorter than its successor
+    /// knows.
+    pub(super) sync_closed: bool,
+    /// A write failed and what it left behind could not be cut off: byte position.
+    ragged: bool,
+    set_aside: bool,
     scratch: Vec<u8>,
+}
+
+/// How much of the log the last snapshot stands for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SnapshottedUpTo {
+    /// Offset up to which it speaks.
+    pub(super) offset: i64,
+    /// Bytes appended since.
+    pub(super) bytes_since: u64,
+    /// Counts the passes that changed segments: a snapshot from before one is worthless after it.
+    pub(super) compactions: u64,
 }
 
 /// A finished compaction pass.
@@ -89,23 +111,12 @@ pub struct CleanedUpTo {
 }
 
 impl PartitionLog {
-    /// Opens the log in `dir`, reading every batch to rebuild what is known of it. A torn end is cut off.
+    /// Opens the log in `dir`, reading what the last snapshot does not cover. A torn end is cut off.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] names file and position of anything else that is broken.
     pub fn open(disk: Arc<dyn Disk>, dir: String, log_start: i64, now: i64) -> Result<Self, StorageError> {
-        let mut log = Self {
-            disk,
-            dir,
-            segments: Vec::new(),
-            start: log_start,
-            end: 0,
-            producers: Producers::default(),
-            aborted: Vec::new(),
-            active_since: None,
-            cleaned: Vec::new(),
-            scratch: Vec::new(),
-        };
+        let mut log = Self::empty(disk, dir, log_start);
         log.recover(now)?;
         if log.segments.is_empty() {
             log.end = log_start;
@@ -118,9 +129,55 @@ impl PartitionLog {
         Ok(log)
     }
 
+    fn empty(disk: Arc<dyn Disk>, dir: String, start: i64) -> Self {
+        Self {
+            disk,
+            dir,
+            segments: Vec::new(),
+            start,
+            end: 0,
+            producers: Producers::default(),
+            aborted: Vec::new(),
+            active_since: None,
+            cleaned: Vec::new(),
+            snapshotted: SnapshottedUpTo::default(),
+            sync_closed: false,
+            ragged: false,
+            set_aside: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// A log whose files are broken. They stay as they are, and whatever is asked of it is refused with
+    /// `KAFKA_STORAGE_ERROR`.
+    #[must_use]
+    pub fn set_aside(disk: Arc<dyn Disk>, dir: String, start: i64) -> Self {
+        Self { set_aside: true, ..Self::empty(disk, dir, start) }
+    }
+
+    /// Whether its files were found broken.
+    #[must_use]
+    pub fn is_set_aside(&self) -> bool {
+        self.set_aside
+    }
+
+    /// Refuses if the files were found broken.
+    ///
+    /// # Errors
+    /// `KAFKA_STORAGE_ERROR`.
+    pub fn usable(&self) -> Result<&Self, ErrorCode> {
+        if self.set_aside { Err(ErrorCode::KafkaStorageError) } else { Ok(self) }
+    }
+
     pub(super) fn add_segment(&mut self, base: i64) -> io::Result<()> {
         let segment = Segment::new(segment_file(&self.dir, base), base);
+        if let Some(closed) = self.segments.last().filter(|_| self.sync_closed) {
+            self.disk.sync(&closed.file)?;
+        }
         self.disk.write_at(&segment.file, 0, &[])?;
+        if let Some(closed) = self.segments.last_mut() {
+            closed.close(&*self.disk);
+        }
         self.segments.push(segment);
         self.active_since = None;
         Ok(())
@@ -166,6 +223,7 @@ impl PartitionLog {
         bytes: &[u8],
         headers: &[BatchHeader],
     ) -> Result<Appended, ErrorCode> {
+        self.usable()?;
         let mut previous = None;
         for (position, header) in headers.iter().enumerate() {
             if header.length > settings.max_message_bytes {
@@ -232,6 +290,7 @@ impl PartitionLog {
         epoch: i16,
         commit: bool,
     ) -> Result<i64, ErrorCode> {
+        self.usable()?;
         let offset = self.end;
         let bytes = batch::marker(offset, now, producer_id, epoch, commit);
         let header = BatchHeader::parse(&bytes).ok_or(ErrorCode::UnknownServerError)?;
@@ -275,6 +334,10 @@ impl PartitionLog {
         let active = self.active();
         let full = active.length > 0 && active.length + bytes.len() as u64 > settings.segment_bytes;
         let old = self.active_since.is_some_and(|since| now - since >= settings.segment_ms);
+        if self.ragged {
+            self.disk.truncate(&active.file, active.length)?;
+            self.ragged = false;
+        }
         if full || old {
             self.add_segment(self.end)?;
         }
@@ -282,10 +345,11 @@ impl PartitionLog {
         let file = &self.active().file;
         if let Err(error) = self.disk.write_at(file, position, bytes) {
             // What was written of it must not be taken for records after a restart.
-            self.disk.truncate(file, position).ok();
+            self.ragged = self.disk.truncate(file, position).is_err();
             return Err(error);
         }
         self.active_since.get_or_insert(now);
+        self.snapshotted.bytes_since += bytes.len() as u64;
         let last = self.segments.len() - 1;
         for header in headers {
             self.segments[last].add(header);
@@ -297,6 +361,13 @@ impl PartitionLog {
     pub(super) fn active(&self) -> &Segment {
         // `open` leaves at least one segment, and the newest is never removed.
         &self.segments[self.segments.len() - 1]
+    }
+
+    /// Segments that an earlier process may have written without syncing them.
+    pub(super) fn maybe_unsynced(&self) -> Vec<String> {
+        let since = self.snapshotted.offset;
+        let segments = self.segments.iter().filter(|segment| segment.next_offset >= since);
+        segments.map(|segment| segment.file.clone()).collect()
     }
 
     /// Closes the newest segment, so that retention and compaction may touch it, if it holds anything.
@@ -322,6 +393,7 @@ impl PartitionLog {
         at_least_one: bool,
         isolation: Isolation,
     ) -> Result<Fetched, ErrorCode> {
+        self.usable()?;
         if offset < self.start || offset > self.end {
             return Err(ErrorCode::OffsetOutOfRange);
         }
@@ -370,15 +442,19 @@ impl PartitionLog {
     /// # Errors
     /// `KAFKA_STORAGE_ERROR` if the disk refused or a batch cannot be decompressed.
     pub fn offset_for_timestamp(&self, timestamp: i64, limit: i64) -> Result<Option<(i64, i64)>, ErrorCode> {
+        self.usable()?;
+        let failed = |error: io::Error| {
+            tracing::error!(dir = self.dir, timestamp, %error, "read failed");
+            ErrorCode::KafkaStorageError
+        };
         for segment in &self.segments {
             if segment.max_timestamp < timestamp || segment.base >= limit {
                 continue;
             }
-            let mut offset = segment.offset_before_timestamp(timestamp).max(self.start);
+            let before = segment.offset_before_timestamp(&*self.disk, timestamp).map_err(failed)?;
+            let mut offset = before.max(self.start);
             while offset < limit.min(segment.next_offset) {
-                let (batches, next) = segment
-                    .read(&*self.disk, offset, 1 << 16, true, limit)
-                    .map_err(|_| ErrorCode::KafkaStorageError)?;
+                let (batches, next) = segment.read(&*self.disk, offset, 1 << 16, true, limit).map_err(failed)?;
                 if batches.is_empty() {
                     break;
                 }
@@ -396,6 +472,7 @@ impl PartitionLog {
     /// # Errors
     /// `OFFSET_OUT_OF_RANGE` above the end.
     pub fn delete_before(&mut self, offset: i64) -> Result<i64, ErrorCode> {
+        self.usable()?;
         if offset > self.end {
             return Err(ErrorCode::OffsetOutOfRange);
         }
@@ -413,6 +490,9 @@ impl PartitionLog {
             if let Err(error) = self.disk.delete(&segment.file) {
                 tracing::warn!(file = segment.file, %error, "segment not deleted");
             }
+            if let Err(error) = self.disk.delete(&segment.index_file()) {
+                tracing::warn!(file = segment.index_file(), %error, "index not deleted");
+            }
         }
         self.aborted.retain(|aborted| aborted.marker_offset >= start);
     }
@@ -426,6 +506,8 @@ impl PartitionLog {
             self.producers.written(header, now);
         }
         self.end = header.last_offset() + 1;
+        // A segment's age counts from its first record, as far as its clock can be believed.
+        self.active_since.get_or_insert(header.max_timestamp.min(now));
         Ok(())
     }
 }

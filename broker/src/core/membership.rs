@@ -141,7 +141,7 @@ impl Core {
         let mut stored = None;
         if group.changed {
             let entry = group.entry();
-            if self.record(&Entry::Group(entry.clone())).is_err() {
+            if self.remember(&Entry::Group(entry.clone())).is_err() {
                 return; // tried again at the next tick
             }
             stored = Some(entry);
@@ -183,7 +183,7 @@ impl Core {
     ///
     /// # Errors
     /// `INVALID_GROUP_ID`, `UNKNOWN_MEMBER_ID`, `ILLEGAL_GENERATION`, `FENCED_INSTANCE_ID`, `REBALANCE_IN_PROGRESS`,
-    /// `KAFKA_STORAGE_ERROR`.
+    /// `COORDINATOR_NOT_AVAILABLE`.
     pub fn commit_offsets(&mut self, now: i64, group: &str, who: &CommitAs, offsets: Offsets) -> Result<(), ErrorCode> {
         if group.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
@@ -192,9 +192,9 @@ impl Core {
         if offsets.is_empty() {
             return Ok(());
         }
-        self.record(&Entry::Committed { group: group.to_owned(), offsets: offsets.clone() })?;
+        self.remember(&Entry::Committed { group: group.to_owned(), time: now, offsets: offsets.clone() })?;
         let found = self.group_mut(group);
-        found.offsets.extend(offsets);
+        found.commit(offsets, now);
         found.note_alive(&who.member, now);
         Ok(())
     }
@@ -236,13 +236,13 @@ impl Core {
     /// Deletes a group without members, and its offsets.
     ///
     /// # Errors
-    /// `GROUP_ID_NOT_FOUND`, `NON_EMPTY_GROUP`, `KAFKA_STORAGE_ERROR`.
+    /// `GROUP_ID_NOT_FOUND`, `NON_EMPTY_GROUP`, `COORDINATOR_NOT_AVAILABLE`.
     pub fn delete_group(&mut self, id: &str) -> Result<(), ErrorCode> {
         let group = self.groups.get(id).ok_or(ErrorCode::GroupIdNotFound)?;
         if group.state() != GroupState::Empty {
             return Err(ErrorCode::NonEmptyGroup);
         }
-        self.record(&Entry::GroupDeleted { group: id.to_owned() })?;
+        self.remember(&Entry::GroupDeleted { group: id.to_owned() })?;
         self.groups.remove(id);
         Ok(())
     }

@@ -8,7 +8,11 @@ pub mod codec;
 pub mod compaction;
 pub mod configs;
 pub mod disk;
+mod durability;
+mod expiry;
 pub mod groups;
+mod index;
+pub(crate) mod inspect;
 pub mod journal;
 pub mod log;
 mod members;
@@ -18,6 +22,7 @@ mod recovery;
 mod replay;
 mod retention;
 mod segment;
+mod snapshot;
 mod timestamps;
 mod topics;
 mod transactions;
@@ -31,13 +36,16 @@ use serde::{Deserialize, Serialize};
 pub use kafka_protocol::error::ResponseError as ErrorCode;
 
 use self::disk::Disk;
+use self::durability::{Ledger, Rounds};
 use self::groups::{Group, JoinRefused, Joined};
 use self::journal::{Entry, Journal};
 use self::segment::Segment;
 use self::topics::Topic;
 use self::transactions::Transactions;
 
+pub use self::durability::{Durability, SyncJob};
 pub use self::membership::{CommitAs, FetchedOffset};
+pub use self::snapshot::{SnapshotJob, Snapshotted};
 pub use self::topics::TopicView;
 pub use self::transactions::Outcome;
 
@@ -137,33 +145,53 @@ impl StorageError {
 /// Numbers of the core.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
+    /// What acknowledged writes survive.
+    pub durability: Durability,
     /// The journal is rewritten when it is larger than this many bytes and four times its last snapshot.
     pub journal_rotation_bytes: u64,
     /// A transactional producer may not ask for a longer time-out, milliseconds.
     pub max_transaction_timeout: i64,
+    /// Most partitions of all topics together; each costs files and memory.
+    pub max_partitions: usize,
     /// Shortest session time-out a group member may ask for, milliseconds.
     pub min_session_timeout: i64,
     /// Longest session time-out a group member may ask for, milliseconds.
     pub max_session_timeout: i64,
+    /// A start after a crash verifies at most about so many bytes of log; snapshots see to it.
+    pub max_recovery_bytes: u64,
     /// A producer that has not written to a partition for this long is forgotten there, milliseconds.
     pub producer_expiry: i64,
+    /// A group without members for this long is forgotten with its offsets, milliseconds.
+    pub offsets_retention: i64,
+    /// A transactional id that has been idle for this long is forgotten, milliseconds.
+    pub transactional_id_expiry: i64,
     /// How often the journal's size and the need for compaction are looked at, milliseconds.
     pub housekeeping_interval: i64,
-    /// How often retention is looked at, milliseconds. As in Kafka, a record's age counts from its own timestamp.
+    /// How often retention and expiry are looked at, milliseconds. As in Kafka, a record's age counts from its own timestamp.
     pub retention_interval: i64,
+}
+
+impl Settings {
+    /// What [`Settings::default`] gives, for constants.
+    pub const DEFAULT: Self = Self {
+        durability: Durability::Process,
+        journal_rotation_bytes: 16 << 20,
+        max_recovery_bytes: 64 << 20,
+        max_transaction_timeout: 15 * 60 * 1000,
+        max_partitions: 10_000,
+        min_session_timeout: 10,
+        max_session_timeout: 30 * 60 * 1000,
+        producer_expiry: 24 * 60 * 60 * 1000,
+        offsets_retention: 7 * 24 * 60 * 60 * 1000,
+        transactional_id_expiry: 7 * 24 * 60 * 60 * 1000,
+        housekeeping_interval: 1000,
+        retention_interval: 5 * 60 * 1000,
+    };
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            journal_rotation_bytes: 16 << 20,
-            max_transaction_timeout: 15 * 60 * 1000,
-            min_session_timeout: 10,
-            max_session_timeout: 30 * 60 * 1000,
-            producer_expiry: 24 * 60 * 60 * 1000,
-            housekeeping_interval: 1000,
-            retention_interval: 5 * 60 * 1000,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -179,6 +207,8 @@ pub struct Core {
     topics: BTreeMap<String, Topic>,
     groups: BTreeMap<String, Group>,
     transactions: Transactions,
+    /// With [`Durability::Power`] only.
+    rounds: Option<Rounds>,
     replies: Vec<(Token, Reply)>,
     advanced: Vec<PartitionKey>,
     next_housekeeping: i64,
@@ -191,6 +221,13 @@ impl Core {
     /// # Errors
     /// If the disk refuses or holds something broken.
     pub fn open(disk: Arc<dyn Disk>, settings: Settings, now: i64) -> Result<Self, StorageError> {
+        let (disk, rounds): (Arc<dyn Disk>, _) = match settings.durability {
+            Durability::Process => (disk, None),
+            Durability::Power => {
+                let ledger = Arc::new(Ledger::new(disk));
+                (ledger.clone(), Some(Rounds::new(ledger)))
+            }
+        };
         let mut state = replay::Replayed::default();
         let journal = Journal::open(disk.clone(), |entry| state.apply(entry, now))?;
         let mut core = Self {
@@ -204,6 +241,7 @@ impl Core {
             topics: BTreeMap::new(),
             groups: state.groups,
             transactions: state.transactions,
+            rounds,
             replies: Vec::new(),
             advanced: Vec::new(),
             next_housekeeping: now + settings.housekeeping_interval,
@@ -214,6 +252,7 @@ impl Core {
         }
         core.delete_unknown_topic_dirs()?;
         core.journal.write(&Entry::Started { count: core.starts })?;
+        core.await_sync_of_decisions();
         core.finish_decided_transactions(now);
         Ok(core)
     }
@@ -241,6 +280,7 @@ impl Core {
         if now >= self.next_retention {
             self.next_retention = now + self.settings.retention_interval;
             self.enforce_retention(now);
+            self.expire(now);
         }
     }
 
@@ -254,8 +294,20 @@ impl Core {
         }
     }
 
+    /// Refuses after the disk has failed to keep what was written.
+    fn may_write(&self) -> Result<(), ErrorCode> {
+        let failed = self.rounds.as_ref().is_some_and(Rounds::has_failed);
+        if failed { Err(ErrorCode::KafkaStorageError) } else { Ok(()) }
+    }
+
+    /// Writes `entry` to the journal for a coordinator; the error is one that makes a client try again.
+    fn remember(&mut self, entry: &Entry) -> Result<(), ErrorCode> {
+        self.record(entry).map_err(|_| ErrorCode::CoordinatorNotAvailable)
+    }
+
     /// Writes `entry` to the journal; the error is what a client is told.
     fn record(&mut self, entry: &Entry) -> Result<(), ErrorCode> {
+        self.may_write()?;
         self.journal.write(entry).map_err(|error| {
             tracing::error!(%error, "journal not written");
             ErrorCode::KafkaStorageError

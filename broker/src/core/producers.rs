@@ -3,25 +3,35 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::ErrorCode;
 use super::batch::{BatchHeader, add_sequence};
+use super::inspect::ProducerReport;
 
 /// How many batches a producer may have in flight; so many are remembered to recognise repeats.
 const REMEMBERED_BATCHES: usize = 5;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct WrittenBatch {
+    #[serde(rename = "f")]
     base_sequence: i32,
+    #[serde(rename = "l")]
     last_sequence: i32,
+    #[serde(rename = "o")]
     base_offset: i64,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Producer {
+    #[serde(rename = "e")]
     epoch: i16,
+    #[serde(rename = "b")]
     batches: VecDeque<WrittenBatch>,
     /// First offset of the open transaction.
+    #[serde(rename = "t")]
     open_since: Option<i64>,
+    #[serde(rename = "s")]
     last_seen: i64,
 }
 
@@ -38,9 +48,11 @@ pub enum SequenceCheck {
 }
 
 /// The producers of one partition.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Producers {
     by_id: HashMap<i64, Producer>,
+    /// Producers by the first offset of their open transaction. Follows from the field above.
+    #[serde(skip)]
     open: BTreeMap<i64, i64>,
 }
 
@@ -87,6 +99,18 @@ impl Producers {
         }
     }
 
+    /// Finds the open transactions again after the producers were read from disk.
+    pub fn reopen(&mut self) {
+        let open = self.by_id.iter().filter_map(|(id, producer)| Some((producer.open_since?, *id)));
+        self.open = open.collect();
+    }
+
+    /// Takes all open transactions for ended.
+    pub fn close_all(&mut self) {
+        self.open.clear();
+        self.by_id.values_mut().for_each(|producer| producer.open_since = None);
+    }
+
     /// Takes note of a data batch that is now in the log, with its final offsets.
     pub fn written(&mut self, header: &BatchHeader, now: i64) {
         let producer = self.by_id.entry(header.producer_id).or_default();
@@ -131,6 +155,23 @@ impl Producers {
     /// Producers with an open transaction here.
     pub fn open_producers(&self) -> impl Iterator<Item = i64> + '_ {
         self.open.values().copied()
+    }
+
+    /// All of them, for people.
+    pub(super) fn reports(&self) -> Vec<ProducerReport> {
+        let mut reports: Vec<ProducerReport> = self
+            .by_id
+            .iter()
+            .map(|(id, producer)| ProducerReport {
+                producer: *id,
+                epoch: producer.epoch,
+                last_sequence: producer.batches.back().map(|batch| batch.last_sequence),
+                open_since: producer.open_since,
+                last_seen: producer.last_seen,
+            })
+            .collect();
+        reports.sort_by_key(|report| report.producer);
+        reports
     }
 
     /// Forgets producers without an open transaction that have not written since `before`.

@@ -30,6 +30,11 @@ pub(super) struct Replayed {
     pub(super) transactions: Transactions,
 }
 
+/// Entries of earlier versions do not tell their time.
+fn known(time: i64, now: i64) -> i64 {
+    if time == 0 { now } else { time }
+}
+
 impl Replayed {
     fn group(&mut self, id: &str) -> &mut Group {
         self.groups.entry(id.to_owned()).or_insert_with(|| Group::new(id))
@@ -63,8 +68,8 @@ impl Replayed {
                     cleaned.push(CleanedUpTo { offset, at: time });
                 }
             }
-            Entry::Committed { group, offsets } => {
-                self.group(&group).offsets.extend(offsets);
+            Entry::Committed { group, time, offsets } => {
+                self.group(&group).commit(offsets, known(time, now));
             }
             Entry::Group(entry) => {
                 let id = entry.group.clone();
@@ -73,16 +78,18 @@ impl Replayed {
             Entry::GroupDeleted { group } => {
                 self.groups.remove(&group);
             }
-            Entry::Done { id } => {
-                for (group, offsets) in self.transactions.done(&id) {
-                    self.group(&group).offsets.extend(offsets);
+            Entry::Done { id, time } => {
+                let time = known(time, now);
+                for (group, offsets) in self.transactions.done(&id, time) {
+                    self.group(&group).commit(offsets, time);
                 }
             }
             Entry::ProducerIds { .. }
             | Entry::Producer { .. }
             | Entry::Joined { .. }
             | Entry::PendingOffsets { .. }
-            | Entry::Prepare { .. } => self.transactions.apply(entry),
+            | Entry::TransactionalIdExpired { .. }
+            | Entry::Prepare { .. } => self.transactions.apply(entry, now),
         }
     }
 }
@@ -115,6 +122,7 @@ impl Core {
                 let offsets = group.offsets.iter();
                 entries.push(Entry::Committed {
                     group: id.clone(),
+                    time: group.active_at(),
                     offsets: offsets.map(|(at, o)| (at.clone(), o.clone())).collect(),
                 });
             }

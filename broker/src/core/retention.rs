@@ -8,7 +8,7 @@ use super::log::PartitionLog;
 impl PartitionLog {
     /// Drops the closed segments that `settings` no longer want. The newest segment is closed first if all of it is old.
     pub(super) fn retain(&mut self, settings: &TopicSettings, now: i64) {
-        if !settings.delete {
+        if !settings.delete || self.is_set_aside() {
             return;
         }
         if let Some(limit) = settings.retention_ms {

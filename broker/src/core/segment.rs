@@ -1,4 +1,4 @@
-//! One file of a partition's log and its sparse index.
+//! One file of a partition's log. The newest segment keeps its index in memory, the others beside them on disk.
 //!
 //! Knows where batches lie in the file; never what they mean.
 
@@ -8,11 +8,10 @@ use bytes::Bytes;
 
 use super::batch::{BatchHeader, HEADER_BYTES};
 use super::disk::Disk;
+use super::index::Index;
 
-/// One index entry for about so many bytes of log.
-const INDEX_INTERVAL: u64 = 4096;
-/// Read ahead of the wanted batch when its exact position is not indexed.
-const READ_SLACK: u64 = INDEX_INTERVAL + HEADER_BYTES as u64;
+/// Read at a time when headers are walked through.
+const WALK_BYTES: u64 = 1 << 20;
 
 /// Path of the segment of `dir` that begins at `base`.
 #[must_use]
@@ -26,12 +25,10 @@ pub fn segment_base(name: &str) -> Option<i64> {
     name.strip_suffix(".log")?.parse().ok()
 }
 
-#[derive(Debug, Clone, Copy)]
-struct IndexEntry {
-    offset_delta: u32,
-    position: u32,
-    /// Largest timestamp of all batches of the segment before this position.
-    max_timestamp_before: i64,
+/// The base offset in the file name of a segment's index, `None` for other files.
+#[must_use]
+pub fn index_base(name: &str) -> Option<i64> {
+    name.strip_suffix(".index")?.parse().ok()
 }
 
 /// A segment file.
@@ -47,52 +44,128 @@ pub struct Segment {
     pub next_offset: i64,
     /// Largest timestamp of any batch, milliseconds; `i64::MIN` if empty.
     pub max_timestamp: i64,
-    index: Vec<IndexEntry>,
+    /// In memory while the segment grows; `None` is on disk.
+    index: Option<Index>,
 }
 
 impl Segment {
     /// An empty segment.
     #[must_use]
     pub fn new(file: String, base: i64) -> Self {
-        Self { file, base, length: 0, next_offset: base, max_timestamp: i64::MIN, index: Vec::new() }
+        Self { file, base, length: 0, next_offset: base, max_timestamp: i64::MIN, index: Some(Index::new()) }
+    }
+
+    /// A segment that is known, with its index on disk or to be built when it is needed.
+    #[must_use]
+    pub fn known(file: String, base: i64, length: u64, next_offset: i64, max_timestamp: i64) -> Self {
+        Self { file, base, length, next_offset, max_timestamp, index: None }
     }
 
     /// Takes note of a batch at the end of the file.
     pub fn add(&mut self, header: &BatchHeader) {
-        let indexed = self.index.last().map(|entry| u64::from(entry.position));
-        if indexed.is_none_or(|position| self.length - position >= INDEX_INTERVAL) {
-            let offset_delta = u32::try_from(header.base_offset - self.base);
-            let position = u32::try_from(self.length);
-            // Segments are limited to 2 GiB and offsets to fewer than bytes; a gap too wide is merely not indexed.
-            if let (Ok(offset_delta), Ok(position)) = (offset_delta, position) {
-                self.index.push(IndexEntry { offset_delta, position, max_timestamp_before: self.max_timestamp });
-            }
+        if let Some(index) = &mut self.index {
+            index.add(self.base, header, self.length, self.max_timestamp);
         }
         self.length += header.length as u64;
         self.next_offset = header.last_offset() + 1;
         self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
     }
 
-    fn entry_offset(&self, entry: &IndexEntry) -> i64 {
-        self.base + i64::from(entry.offset_delta)
+    /// Path of its index.
+    #[must_use]
+    pub fn index_file(&self) -> String {
+        format!("{}.index", self.file.trim_end_matches(".log"))
     }
 
-    /// A position at or before the batch that contains `offset`.
-    fn position_before(&self, offset: i64) -> u64 {
-        let after = self.index.partition_point(|entry| self.entry_offset(entry) <= offset);
-        after.checked_sub(1).map_or(0, |at| u64::from(self.index[at].position))
+    /// The bytes of its index file as of now, while the index is in memory.
+    #[must_use]
+    pub fn encoded_index(&self) -> Option<Vec<u8>> {
+        self.index.as_ref().map(|index| index.encode(self.length))
+    }
+
+    /// Writes the index to disk, as the segment grows no more. If the disk refuses, the index stays in memory.
+    pub fn close(&mut self, disk: &dyn Disk) {
+        let Some(bytes) = self.encoded_index() else {
+            return;
+        };
+        match disk.write_at(&self.index_file(), 0, &bytes) {
+            Ok(()) => self.index = None,
+            Err(error) => tracing::warn!(file = self.index_file(), %error, "index not written"),
+        }
+    }
+
+    /// Takes the index into memory, because the segment is to grow.
+    ///
+    /// # Errors
+    /// If the disk refuses, or the segment does not hold whole batches.
+    pub fn open_index(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        if self.index.is_none() {
+            self.index = Some(self.index_from_disk(disk)?);
+        }
+        Ok(())
+    }
+
+    fn index_from_disk(&self, disk: &dyn Disk) -> io::Result<Index> {
+        let file = self.index_file();
+        if let Some(index) = Index::read(disk, &file, self.length)? {
+            return Ok(index);
+        }
+        let index = self.build_index(disk)?;
+        if let Err(error) = disk.write_at(&file, 0, &index.encode(self.length)) {
+            tracing::warn!(file, %error, "index not written");
+        }
+        Ok(index)
+    }
+
+    /// Builds the index from the headers of all batches.
+    fn build_index(&self, disk: &dyn Disk) -> io::Result<Index> {
+        let mut index = Index::new();
+        let mut max_timestamp = i64::MIN;
+        let mut position = 0;
+        while position < self.length {
+            let mut buffer = vec![0; WALK_BYTES.min(self.length - position) as usize];
+            let count = disk.read_at(&self.file, position, &mut buffer)?;
+            buffer.truncate(count);
+            let mut at = 0;
+            while let Some(header) = buffer.get(at..).and_then(BatchHeader::parse) {
+                index.add(self.base, &header, position + at as u64, max_timestamp);
+                max_timestamp = max_timestamp.max(header.max_timestamp);
+                at += header.length;
+            }
+            if at == 0 {
+                return Err(self.damaged(position));
+            }
+            position += at as u64;
+        }
+        Ok(index)
+    }
+
+    fn damaged(&self, position: u64) -> io::Error {
+        let what = format!("{} is corrupt at byte {position}: no batch where one should be", self.file);
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    }
+
+    fn with_index<R>(&self, disk: &dyn Disk, ask: impl FnOnce(&Index) -> R) -> io::Result<R> {
+        match &self.index {
+            Some(index) => Ok(ask(index)),
+            None => Ok(ask(&self.index_from_disk(disk)?)),
+        }
     }
 
     /// An offset at or before the first batch whose largest timestamp reaches `timestamp`.
-    #[must_use]
-    pub fn offset_before_timestamp(&self, timestamp: i64) -> i64 {
-        let after = self.index.partition_point(|entry| entry.max_timestamp_before < timestamp);
-        after.checked_sub(1).map_or(self.base, |at| self.entry_offset(&self.index[at]))
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn offset_before_timestamp(&self, disk: &dyn Disk, timestamp: i64) -> io::Result<i64> {
+        self.with_index(disk, |index| self.base + index.offset_before_timestamp(timestamp))
     }
 
     /// Whole batches from the one that contains `offset` (or the next after it) up to `limit`, at most `max_bytes`,
     /// and the offset after them. Nothing if the segment has no such batch, or if the first is larger than `max_bytes`
     /// and `at_least_one` is not set.
+    ///
+    /// # Errors
+    /// If the disk refuses, or the file does not hold what it should; the text names file and position.
     pub fn read(
         &self,
         disk: &dyn Disk,
@@ -101,8 +174,9 @@ impl Segment {
         at_least_one: bool,
         limit: i64,
     ) -> io::Result<(Bytes, i64)> {
-        let mut position = self.position_before(offset);
-        let mut want = max_bytes as u64 + READ_SLACK;
+        let (mut position, slack) =
+            self.with_index(disk, |index| (index.position_before(offset - self.base), index.interval()))?;
+        let mut want = max_bytes as u64 + slack + HEADER_BYTES as u64;
         while position < self.length {
             let mut buffer = vec![0; want.min(self.length - position) as usize];
             let count = disk.read_at(&self.file, position, &mut buffer)?;
@@ -113,13 +187,10 @@ impl Segment {
                 }
                 Selection::None => break,
                 Selection::Later { skip, need } => {
-                    if skip == 0 && need <= buffer.len() {
-                        let at = position;
-                        let what = format!("{} is shorter than known at {at}", self.file);
-                        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
-                    }
-                    if skip == 0 && count as u64 == self.length - position {
-                        break;
+                    let short = (count as u64) < want.min(self.length - position);
+                    let stuck = skip == 0 && (need <= buffer.len() || count as u64 == self.length - position);
+                    if short || stuck {
+                        return Err(self.damaged(position));
                     }
                     position += skip as u64;
                     want = want.max(need as u64);

@@ -29,6 +29,8 @@ pub(super) struct Partition {
     pub(super) log: PartitionLog,
     /// Whether a compaction job of it is on its way.
     pub(super) compacting: bool,
+    /// Whether a snapshot job of it is on its way.
+    pub(super) snapshotting: bool,
 }
 
 /// A topic as told to clients.
@@ -49,7 +51,7 @@ fn is_valid_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
-fn topic_dir(name: &str, incarnation: u64) -> String {
+pub(super) fn topic_dir(name: &str, incarnation: u64) -> String {
     format!("{TOPICS_DIR}/{name}@{incarnation}")
 }
 
@@ -82,10 +84,30 @@ impl Core {
         now: i64,
     ) -> Result<(), StorageError> {
         let dir = format!("{}/{number}", topic_dir(name, topic.incarnation));
-        let mut log = PartitionLog::open(self.disk.clone(), dir, start, now)?;
+        let opened = PartitionLog::open(self.disk.clone(), dir.clone(), start, now);
+        let mut log = opened.or_else(|error| match error {
+            StorageError::Corrupt { .. } => {
+                tracing::error!(
+                    topic = name,
+                    partition = number,
+                    %error,
+                    "partition set aside: its files stay as they are and its requests are refused. Restore the file \
+                     from a copy, or cut it at that byte to give up what follows, and start again"
+                );
+                Ok(PartitionLog::set_aside(self.disk.clone(), dir, start))
+            }
+            other => Err(other),
+        })?;
         log.cleaned = cleaned;
+        if let Some(rounds) = &self.rounds {
+            log.sync_closed = true;
+            for file in log.maybe_unsynced() {
+                rounds.ledger().note(&file);
+            }
+        }
         self.next_key += 1;
-        topic.partitions.push(Partition { key: PartitionKey(self.next_key), log, compacting: false });
+        let key = PartitionKey(self.next_key);
+        topic.partitions.push(Partition { key, log, compacting: false, snapshotting: false });
         Ok(())
     }
 
@@ -103,10 +125,20 @@ impl Core {
         Ok(())
     }
 
+    fn has_room_for(&self, more: i32) -> Result<(), Refusal> {
+        let present: usize = self.topics.values().map(|topic| topic.partitions.len()).sum();
+        let limit = self.settings.max_partitions;
+        if present + usize::try_from(more).unwrap_or(0) <= limit {
+            return Ok(());
+        }
+        let why = format!("{more} more partitions would be over {limit}; there are {present}. Delete topics first");
+        Err(Refusal::new(ErrorCode::PolicyViolation, why))
+    }
+
     /// Creates a topic; with `validate_only`, only says whether it could be.
     ///
     /// # Errors
-    /// `TOPIC_ALREADY_EXISTS`, `INVALID_TOPIC_EXCEPTION`, `INVALID_PARTITIONS`, `INVALID_CONFIG`.
+    /// `TOPIC_ALREADY_EXISTS`, `INVALID_TOPIC_EXCEPTION`, `INVALID_PARTITIONS`, `INVALID_CONFIG`, `POLICY_VIOLATION`.
     pub fn create_topic(
         &mut self,
         now: i64,
@@ -128,6 +160,7 @@ impl Core {
             return Err(Refusal::new(ErrorCode::InvalidPartitions, why));
         }
         configs::understand(&configs)?;
+        self.has_room_for(partitions)?;
         if validate_only {
             return Ok(());
         }
@@ -177,6 +210,7 @@ impl Core {
             let why = format!("topic {name} has {existing} partitions; {count} is not more, or over {MAX_PARTITIONS}");
             return Err(Refusal::new(ErrorCode::InvalidPartitions, why));
         }
+        self.has_room_for(count - existing)?;
         if validate_only {
             return Ok(());
         }
@@ -287,6 +321,7 @@ impl Core {
         if !self.has_partition(topic, number) {
             return Err(ErrorCode::UnknownTopicOrPartition);
         }
+        self.may_write()?;
         for header in headers.iter().filter(|header| header.is_transactional()) {
             self.transactions.may_write(header, topic, number)?;
         }
@@ -319,24 +354,23 @@ impl Core {
     /// Oldest offset.
     ///
     /// # Errors
-    /// `UNKNOWN_TOPIC_OR_PARTITION`.
+    /// `UNKNOWN_TOPIC_OR_PARTITION`, `KAFKA_STORAGE_ERROR` if its files were found broken.
     pub fn earliest_offset(&self, topic: &str, number: i32) -> Result<i64, ErrorCode> {
-        self.partition(topic, number)
-            .map(|(partition, _)| partition.log.start())
-            .ok_or(ErrorCode::UnknownTopicOrPartition)
+        let (partition, _) = self.partition(topic, number).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        Ok(partition.log.usable()?.start())
     }
 
     /// Offset after the last record the reader may see.
     ///
     /// # Errors
-    /// `UNKNOWN_TOPIC_OR_PARTITION`.
+    /// `UNKNOWN_TOPIC_OR_PARTITION`, `KAFKA_STORAGE_ERROR` if its files were found broken.
     pub fn latest_offset(&self, topic: &str, number: i32, isolation: Isolation) -> Result<i64, ErrorCode> {
-        self.partition(topic, number)
-            .map(|(partition, _)| match isolation {
-                Isolation::ReadUncommitted => partition.log.end(),
-                Isolation::ReadCommitted => partition.log.last_stable(),
-            })
-            .ok_or(ErrorCode::UnknownTopicOrPartition)
+        let (partition, _) = self.partition(topic, number).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let log = partition.log.usable()?;
+        Ok(match isolation {
+            Isolation::ReadUncommitted => log.end(),
+            Isolation::ReadCommitted => log.last_stable(),
+        })
     }
 
     /// First record not older than `timestamp`, as (offset, timestamp).
@@ -361,6 +395,7 @@ impl Core {
     /// `UNKNOWN_TOPIC_OR_PARTITION`, `OFFSET_OUT_OF_RANGE`, `KAFKA_STORAGE_ERROR`.
     pub fn delete_records(&mut self, topic: &str, number: i32, offset: i64) -> Result<i64, ErrorCode> {
         let (partition, _) = self.partition(topic, number).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        partition.log.usable()?;
         let offset = if offset == -1 { partition.log.end() } else { offset };
         if offset < 0 || offset > partition.log.end() {
             return Err(ErrorCode::OffsetOutOfRange);

@@ -12,6 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::batch::BatchHeader;
+use super::durability::Rounds;
+use super::inspect::TransactionReport;
 use super::journal::{CommittedOffset, Entry, Offsets};
 use super::{CommitAs, Core, ErrorCode, TopicPartition};
 
@@ -32,8 +34,15 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Empty,
-    Ongoing { since: i64 },
-    Prepared { outcome: Outcome, epoch: i16 },
+    Ongoing {
+        since: i64,
+    },
+    /// The markers may be written after this round of syncs; 0 is at once.
+    Prepared {
+        outcome: Outcome,
+        epoch: i16,
+        round: u64,
+    },
     Ended(Outcome),
 }
 
@@ -47,6 +56,8 @@ struct Transaction {
     partitions: BTreeSet<TopicPartition>,
     groups: BTreeSet<String>,
     offsets: BTreeMap<String, BTreeMap<TopicPartition, CommittedOffset>>,
+    /// When a transaction last began or ended, or the producer was initialised, milliseconds.
+    active_at: i64,
 }
 
 impl Transaction {
@@ -60,6 +71,7 @@ impl Transaction {
         if !matches!(self.state, State::Ongoing { .. }) {
             self.clear();
             self.state = State::Ongoing { since: time };
+            self.active_at = time;
         }
         self.partitions.extend(partitions.iter().cloned());
         self.groups.extend(groups.iter().cloned());
@@ -98,6 +110,27 @@ impl Transactions {
         if ongoing && added() { Ok(()) } else { Err(ErrorCode::InvalidTxnState) }
     }
 
+    /// All of them, for people.
+    pub(super) fn reports(&self) -> Vec<TransactionReport> {
+        let report = |(id, transaction): (&String, &Transaction)| TransactionReport {
+            id: id.clone(),
+            producer: transaction.producer,
+            epoch: transaction.epoch,
+            state: match transaction.state {
+                State::Empty => "Empty",
+                State::Ongoing { .. } => "Ongoing",
+                State::Prepared { outcome: Outcome::Commit, .. } => "PrepareCommit",
+                State::Prepared { outcome: Outcome::Abort, .. } => "PrepareAbort",
+                State::Ended(Outcome::Commit) => "CompleteCommit",
+                State::Ended(Outcome::Abort) => "CompleteAbort",
+            },
+            timeout: transaction.timeout,
+            partitions: transaction.partitions.iter().cloned().collect(),
+            groups: transaction.groups.iter().cloned().collect(),
+        };
+        self.by_id.iter().map(report).collect()
+    }
+
     /// Whether an open transaction holds back an offset of the group.
     pub(super) fn has_pending_offset(&self, group: &str, at: &TopicPartition) -> bool {
         self.by_id.values().any(|transaction| {
@@ -117,15 +150,17 @@ impl Transactions {
     }
 
     /// Replays an entry of the journal about transactions.
-    pub(super) fn apply(&mut self, entry: Entry) {
+    pub(super) fn apply(&mut self, entry: Entry, now: i64) {
         match entry {
             Entry::ProducerIds { next } => {
                 self.next_producer = next;
                 self.reserved_producers = next;
             }
-            Entry::Producer { id, producer, epoch, last_epoch, timeout } => {
-                self.set_producer(&id, producer, epoch, last_epoch, timeout)
+            Entry::Producer { id, producer, epoch, last_epoch, timeout, time } => {
+                let time = if time == 0 { now } else { time };
+                self.set_producer(&id, producer, epoch, last_epoch, timeout, time);
             }
+            Entry::TransactionalIdExpired { id } => self.forget(&id),
             Entry::Joined { id, time, partitions, groups } => {
                 if let Some(transaction) = self.by_id.get_mut(&id) {
                     transaction.join(time, &partitions, &groups);
@@ -139,14 +174,33 @@ impl Transactions {
             Entry::Prepare { id, commit, epoch } => {
                 if let Some(transaction) = self.by_id.get_mut(&id) {
                     let outcome = if commit { Outcome::Commit } else { Outcome::Abort };
-                    transaction.state = State::Prepared { outcome, epoch };
+                    transaction.state = State::Prepared { outcome, epoch, round: 0 };
                 }
             }
             _ => {}
         }
     }
 
-    fn set_producer(&mut self, id: &str, producer: i64, epoch: i16, last_epoch: i16, timeout: i64) {
+    pub(super) fn forget(&mut self, id: &str) {
+        if let Some(old) = self.by_id.remove(id) {
+            self.id_of_producer.remove(&old.producer);
+        }
+    }
+
+    /// Ids that have nothing open and did nothing since `before`.
+    pub(super) fn idle_since(&self, before: i64) -> Vec<String> {
+        let idle = |transaction: &Transaction| {
+            matches!(transaction.state, State::Empty | State::Ended(_)) && transaction.active_at < before
+        };
+        self.by_id.iter().filter(|(_, transaction)| idle(transaction)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether an open transaction holds offsets of the group.
+    pub(super) fn has_group(&self, group: &str) -> bool {
+        self.by_id.values().any(|transaction| transaction.groups.contains(group))
+    }
+
+    fn set_producer(&mut self, id: &str, producer: i64, epoch: i16, last_epoch: i16, timeout: i64, now: i64) {
         let transaction = Transaction {
             producer,
             epoch,
@@ -156,6 +210,7 @@ impl Transactions {
             partitions: BTreeSet::new(),
             groups: BTreeSet::new(),
             offsets: BTreeMap::new(),
+            active_at: now,
         };
         if let Some(old) = self.by_id.insert(id.to_owned(), transaction) {
             self.id_of_producer.remove(&old.producer);
@@ -164,14 +219,15 @@ impl Transactions {
     }
 
     /// A prepared transaction is finished: returns the offsets that are committed now.
-    pub(super) fn done(&mut self, id: &str) -> Vec<(String, Offsets)> {
+    pub(super) fn done(&mut self, id: &str, now: i64) -> Vec<(String, Offsets)> {
         let Some(transaction) = self.by_id.get_mut(id) else {
             return Vec::new();
         };
-        let State::Prepared { outcome, epoch } = transaction.state else {
+        let State::Prepared { outcome, epoch, .. } = transaction.state else {
             return Vec::new();
         };
         transaction.state = State::Ended(outcome);
+        transaction.active_at = now;
         if epoch != transaction.epoch {
             transaction.epoch = epoch;
             transaction.last_epoch = -1;
@@ -195,6 +251,7 @@ impl Transactions {
                 epoch: transaction.epoch,
                 last_epoch: transaction.last_epoch,
                 timeout: transaction.timeout,
+                time: transaction.active_at,
             });
             let join = |time| Entry::Joined {
                 id: id.clone(),
@@ -206,11 +263,11 @@ impl Transactions {
             match transaction.state {
                 State::Empty => {}
                 State::Ongoing { since } => entries.push(join(since)),
-                State::Prepared { outcome, epoch } => {
+                State::Prepared { outcome, epoch, .. } => {
                     entries.extend([join(0), prepare(outcome, epoch)]);
                 }
                 State::Ended(outcome) => {
-                    let done = Entry::Done { id: id.clone() };
+                    let done = Entry::Done { id: id.clone(), time: transaction.active_at };
                     entries.extend([prepare(outcome, transaction.epoch), done]);
                 }
             }
@@ -230,7 +287,7 @@ impl Core {
     fn new_producer_id(&mut self) -> Result<i64, ErrorCode> {
         if self.transactions.next_producer >= self.transactions.reserved_producers {
             let next = self.transactions.next_producer + ID_BLOCK;
-            self.record(&Entry::ProducerIds { next })?;
+            self.remember(&Entry::ProducerIds { next })?;
             self.transactions.reserved_producers = next;
         }
         let id = self.transactions.next_producer;
@@ -242,7 +299,7 @@ impl Core {
     /// it. `expected` is the id and epoch the client believes to have.
     ///
     /// # Errors
-    /// `INVALID_TRANSACTION_TIMEOUT`, `PRODUCER_FENCED` if `expected` is not current, `KAFKA_STORAGE_ERROR`,
+    /// `INVALID_TRANSACTION_TIMEOUT`, `PRODUCER_FENCED` if `expected` is not current, `COORDINATOR_NOT_AVAILABLE`,
     /// `CONCURRENT_TRANSACTIONS` while markers cannot be written.
     pub fn init_producer(
         &mut self,
@@ -262,7 +319,7 @@ impl Core {
         }
         let Some(transaction) = self.transactions.get(id) else {
             let producer = self.new_producer_id()?;
-            return self.set_producer(id, producer, 0, -1, timeout);
+            return self.set_producer(now, id, producer, 0, -1, timeout);
         };
         if let Some((producer, epoch)) = expected {
             if producer != transaction.producer {
@@ -278,7 +335,13 @@ impl Core {
         }
         match transaction.state {
             State::Prepared { .. } => return Err(ErrorCode::ConcurrentTransactions),
-            State::Ongoing { .. } => self.abort_and_fence(now, id)?,
+            State::Ongoing { .. } => {
+                self.abort_and_fence(now, id)?;
+                let state = self.transactions.get(id).map(|transaction| transaction.state);
+                if matches!(state, Some(State::Prepared { .. })) {
+                    return Err(ErrorCode::ConcurrentTransactions);
+                }
+            }
             State::Empty | State::Ended(_) => {}
         }
         let Some(transaction) = self.transactions.get(id) else {
@@ -287,22 +350,23 @@ impl Core {
         let (producer, epoch) = (transaction.producer, transaction.epoch);
         if epoch >= LAST_EPOCH {
             let producer = self.new_producer_id()?;
-            return self.set_producer(id, producer, 0, -1, timeout);
+            return self.set_producer(now, id, producer, 0, -1, timeout);
         }
         let last_epoch = if expected.is_some() { epoch } else { -1 };
-        self.set_producer(id, producer, epoch + 1, last_epoch, timeout)
+        self.set_producer(now, id, producer, epoch + 1, last_epoch, timeout)
     }
 
     fn set_producer(
         &mut self,
+        now: i64,
         id: &str,
         producer: i64,
         epoch: i16,
         last_epoch: i16,
         timeout: i64,
     ) -> Result<(i64, i16), ErrorCode> {
-        self.record(&Entry::Producer { id: id.to_owned(), producer, epoch, last_epoch, timeout })?;
-        self.transactions.set_producer(id, producer, epoch, last_epoch, timeout);
+        self.remember(&Entry::Producer { id: id.to_owned(), producer, epoch, last_epoch, timeout, time: now })?;
+        self.transactions.set_producer(id, producer, epoch, last_epoch, timeout, now);
         Ok((producer, epoch))
     }
 
@@ -324,7 +388,7 @@ impl Core {
     /// Adds partitions to the producer's transaction, opening it if none is open. The caller has checked that they exist.
     ///
     /// # Errors
-    /// `INVALID_PRODUCER_ID_MAPPING`, `PRODUCER_FENCED`, `CONCURRENT_TRANSACTIONS`, `KAFKA_STORAGE_ERROR`.
+    /// `INVALID_PRODUCER_ID_MAPPING`, `PRODUCER_FENCED`, `CONCURRENT_TRANSACTIONS`, `COORDINATOR_NOT_AVAILABLE`.
     pub fn add_partitions_to_transaction(
         &mut self,
         now: i64,
@@ -365,7 +429,7 @@ impl Core {
         partitions: &[TopicPartition],
         groups: &[String],
     ) -> Result<(), ErrorCode> {
-        self.record(&Entry::Joined {
+        self.remember(&Entry::Joined {
             id: id.to_owned(),
             time: now,
             partitions: partitions.to_vec(),
@@ -397,7 +461,7 @@ impl Core {
             return Err(ErrorCode::InvalidTxnState);
         }
         self.may_commit(group, who, true)?;
-        self.record(&Entry::PendingOffsets { id: id.to_owned(), group: group.to_owned(), offsets: offsets.clone() })?;
+        self.remember(&Entry::PendingOffsets { id: id.to_owned(), group: group.to_owned(), offsets: offsets.clone() })?;
         if let Some(transaction) = self.transactions.by_id.get_mut(id) {
             let pending = transaction.offsets.entry(group.to_owned()).or_default();
             pending.extend(offsets);
@@ -434,11 +498,26 @@ impl Core {
 
     /// Writes down the outcome; from here on it is certain, whatever happens.
     fn decide(&mut self, now: i64, id: &str, outcome: Outcome, epoch: i16) -> Result<(), ErrorCode> {
-        self.record(&Entry::Prepare { id: id.to_owned(), commit: outcome == Outcome::Commit, epoch })?;
+        self.remember(&Entry::Prepare { id: id.to_owned(), commit: outcome == Outcome::Commit, epoch })?;
+        let round = self.rounds.as_ref().map_or(0, Rounds::next);
         if let Some(transaction) = self.transactions.by_id.get_mut(id) {
-            transaction.state = State::Prepared { outcome, epoch };
+            transaction.state = State::Prepared { outcome, epoch, round };
         }
-        self.finish(now, id)
+        if let Err(error) = self.finish(now, id) {
+            // The decision stands; its markers follow when the disk takes them.
+            tracing::error!(transactional_id = id, %error, "transaction not finished yet");
+        }
+        Ok(())
+    }
+
+    /// What an earlier process decided may not have reached the disk either.
+    pub(super) fn await_sync_of_decisions(&mut self) {
+        let next = self.rounds.as_ref().map_or(0, Rounds::next);
+        for transaction in self.transactions.by_id.values_mut() {
+            if let State::Prepared { round, .. } = &mut transaction.state {
+                *round = next;
+            }
+        }
     }
 
     /// Writes the markers of a decided transaction and applies its offsets.
@@ -446,9 +525,12 @@ impl Core {
         let Some(transaction) = self.transactions.by_id.get_mut(id) else {
             return Ok(());
         };
-        let State::Prepared { outcome, epoch } = transaction.state else {
+        let State::Prepared { outcome, epoch, round } = transaction.state else {
             return Ok(());
         };
+        if self.rounds.as_ref().is_some_and(|rounds| !rounds.has_finished(round)) {
+            return Ok(());
+        }
         let producer = transaction.producer;
         let mut partitions = std::mem::take(&mut transaction.partitions);
         let mut failed = None;
@@ -472,9 +554,9 @@ impl Core {
         if let Some(code) = failed {
             return Err(code);
         }
-        self.record(&Entry::Done { id: id.to_owned() })?;
-        for (group, offsets) in self.transactions.done(id) {
-            self.group_mut(&group).offsets.extend(offsets);
+        self.remember(&Entry::Done { id: id.to_owned(), time: now })?;
+        for (group, offsets) in self.transactions.done(id, now) {
+            self.group_mut(&group).commit(offsets, now);
         }
         Ok(())
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -41,7 +42,17 @@ fn router(registry: Arc<Registry>) -> Router {
         .route("/config/{subject}", get(subject_level).put(set_subject_level).delete(delete_subject_level))
         .route("/mode", get(mode))
         .route("/mode/{subject}", get(mode))
+        .layer(middleware::from_fn_with_state(registry.clone(), after_settling))
         .with_state(registry)
+}
+
+/// No answer leaves before what it speaks of is as durable as was promised.
+async fn after_settling(State(registry): App, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    match registry.settled().await {
+        Ok(()) => response,
+        Err(error) => Refused::Storage(error.to_string()).into_response(),
+    }
 }
 
 type App = State<Arc<Registry>>;

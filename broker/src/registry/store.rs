@@ -72,6 +72,11 @@ impl Registry {
         Ok(result)
     }
 
+    /// Waits until what was stored is as durable as was promised.
+    pub(crate) async fn settled(&self) -> std::io::Result<()> {
+        self.shared.settled().await
+    }
+
     fn store(&self, fact: &Fact) -> Result<(), Refused> {
         let failed = |why: String| Refused::Storage(why);
         let (key, value) = fact.encode().map_err(|error| failed(error.to_string()))?;

@@ -102,6 +102,7 @@ async fn serve(mut stream: TcpStream, shared: &Arc<Shared>, max_request_bytes: u
         let frame = buffer.split_to(length).freeze();
         let request = Request::read(frame)?;
         if let Some(response) = answer(shared, request).await? {
+            shared.settled().await?;
             stream.write_all(&response).await?;
         }
     }

@@ -5,15 +5,26 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
-use crate::core::{Core, PartitionKey, Reply, Token};
+use crate::core::{Core, Durability, PartitionKey, Reply, StorageError, Token};
 
 /// What all connections share.
 pub(crate) struct Shared {
     inner: Mutex<Inner>,
     /// Where clients reach the broker.
     pub(crate) address: SocketAddr,
+    durability: Durability,
+    /// Somebody waits for the next sync.
+    sync_wanted: Notify,
+    synced: watch::Sender<Synced>,
+}
+
+/// How far the disk has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Synced {
+    UpTo(u64),
+    Failed,
 }
 
 struct Inner {
@@ -60,7 +71,45 @@ impl Drop for Watch<'_> {
 
 impl Shared {
     pub(crate) fn new(core: Core, address: SocketAddr) -> Self {
-        Self { inner: Mutex::new(Inner { core, next: 0, late: HashMap::new(), watchers: HashMap::new() }), address }
+        let durability = core.durability();
+        let inner = Inner { core, next: 0, late: HashMap::new(), watchers: HashMap::new() };
+        let (synced, _) = watch::channel(Synced::UpTo(0));
+        Self { inner: Mutex::new(inner), address, durability, sync_wanted: Notify::new(), synced }
+    }
+
+    /// Waits until all that an answer may speak of is as durable as was promised. No answer leaves before.
+    ///
+    /// # Errors
+    /// If the disk did not keep it: then there is no answer.
+    pub(crate) async fn settled(&self) -> std::io::Result<()> {
+        if self.durability == Durability::Process {
+            return Ok(());
+        }
+        let Some(round) = self.read(Core::unsynced_round) else {
+            return Ok(());
+        };
+        self.sync_wanted.notify_one();
+        let mut synced = self.synced.subscribe();
+        let reached = synced.wait_for(|synced| match synced {
+            Synced::UpTo(finished) => *finished >= round,
+            Synced::Failed => true,
+        });
+        match reached.await.map(|synced| *synced) {
+            Ok(Synced::UpTo(_)) => Ok(()),
+            Ok(Synced::Failed) | Err(_) => Err(std::io::Error::other("the disk did not keep what was written")),
+        }
+    }
+
+    /// Waits until somebody waits in [`Shared::settled`].
+    pub(crate) async fn sync_wanted(&self) {
+        self.sync_wanted.notified().await;
+    }
+
+    /// Ends a round of syncs and lets those go who waited for it.
+    pub(crate) fn finish_sync(&self, round: u64, result: Result<(), StorageError>) {
+        let synced = if result.is_ok() { Synced::UpTo(round) } else { Synced::Failed };
+        self.with_core(|core, now| core.finish_sync(now, round, result));
+        self.synced.send_replace(synced);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {

@@ -35,6 +35,14 @@ impl Process {
         self.address
     }
 
+    /// The most memory it has used so far, MiB (Linux; elsewhere 0).
+    pub fn peak_memory_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or(0) / 1024
+    }
+
     pub fn servers(&self) -> String {
         self.address.to_string()
     }
