@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use crate::core::{Core, Settings, StorageError};
+use crate::core::{Core, Durability, Settings, StorageError};
 use crate::files::FileDisk;
 use crate::registry;
 use crate::wire::{self, Shared};
@@ -248,6 +248,9 @@ async fn keep_time(shared: &Shared) {
 
 /// Brings to disk what was written, round after round, as long as something is.
 async fn sync(shared: &Shared) {
+    if shared.durability == Durability::Process {
+        return std::future::pending().await;
+    }
     loop {
         // What no client waits for is not left lying either.
         tokio::time::timeout(TICK, shared.sync_wanted()).await.ok();

@@ -74,6 +74,13 @@ fn a_marker_is_not_written_before_its_decision_is_on_disk() {
     core.end_transaction(0, "p", producer.0, producer.1, Outcome::Commit).expect("decided");
     core.tick(1);
     assert_eq!(core.latest_offset("t", 0, Isolation::ReadUncommitted), end, "no marker yet");
+    let round = core.next_sync().expect("due");
+    core.finish_sync(0, round.round(), round.run());
+    assert_eq!(offsets(&core, "t", Isolation::ReadCommitted), [0]);
+    // Nor is it forgotten before its markers are on disk: the journal may come there first.
+    drop(core);
+    disk.revive(Death::Power);
+    let mut core = open(&disk, POWER);
     sync(&mut core);
     assert_eq!(offsets(&core, "t", Isolation::ReadCommitted), [0]);
 }

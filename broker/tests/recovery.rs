@@ -81,7 +81,8 @@ fn a_start_reads_what_came_after_the_snapshot_and_knows_everything() {
 
 #[test]
 fn without_a_snapshot_that_fits_the_whole_log_is_read_and_all_is_the_same() {
-    let damage: [(&str, fn(&CountingDisk)); 4] = [
+    type Damage = fn(&CountingDisk);
+    let damage: [(&str, Damage); 4] = [
         ("none", |disk| disk.delete("topics/t@1/0/snapshot").expect("deleted")),
         ("torn", |disk| disk.truncate("topics/t@1/0/snapshot", 100).expect("cut")),
         ("damaged", |disk| disk.write_at("topics/t@1/0/snapshot", 50, b"#").expect("written")),
@@ -136,7 +137,7 @@ fn segments_that_retention_deleted_after_the_snapshot_are_not_missed() {
 }
 
 #[test]
-fn a_transaction_that_ended_and_was_deleted_after_the_snapshot_is_not_open() {
+fn what_was_written_and_deleted_after_the_snapshot_is_not_missed() {
     let disk = Arc::new(CountingDisk::default());
     let mut core = open(&disk, SNAPSHOTS);
     create(&mut core, "t", &[("segment.bytes", "2000")]);
@@ -147,11 +148,40 @@ fn a_transaction_that_ended_and_was_deleted_after_the_snapshot_is_not_open() {
     append(&mut core, 0, "t", &bytes).expect("appended");
     snapshot(&mut core);
     core.end_transaction(0, "p", producer.0, producer.1, Outcome::Commit).expect("ended");
+    let (idempotent, epoch) = core.init_producer(0, None, 0, None).expect("a producer");
+    for sequence in 0..5 {
+        let bytes = batch(0, b"k", b"v", Some((idempotent, epoch, sequence)), false);
+        append(&mut core, 0, "t", &bytes).expect("appended");
+        if sequence == 2 {
+            snapshot(&mut core);
+        }
+    }
     fill(&mut core, "t", 50);
     core.delete_records("t", 0, 60).expect("deleted");
     drop(core);
-    let core = open(&disk, SNAPSHOTS);
-    assert_eq!(core.latest_offset("t", 0, Isolation::ReadCommitted), Ok(72));
+    let mut core = open(&disk, SNAPSHOTS);
+    assert_eq!(core.latest_offset("t", 0, Isolation::ReadCommitted), Ok(77));
+    let next = batch(0, b"k", b"v", Some((idempotent, epoch, 5)), false);
+    append(&mut core, 0, "t", &next).expect("it goes on where it was");
+}
+
+#[test]
+fn a_segment_ages_over_restarts() {
+    for settings in [DEFAULT, SNAPSHOTS] {
+        let disk = Arc::new(CountingDisk::default());
+        let mut core = open(&disk, settings);
+        create(&mut core, "t", &[("segment.ms", "1000")]);
+        fill(&mut core, "t", 10);
+        snapshot(&mut core);
+        for now in [500, 900] {
+            let mut core = Core::open(disk.clone(), settings, now).expect("opens");
+            append(&mut core, now, "t", &batch(now, b"k", b"v", None, false)).expect("appended");
+            assert_eq!(segments(&disk, "topics/t@1/0").len(), 1, "at {now}");
+        }
+        let mut core = Core::open(disk.clone(), settings, 1100).expect("opens");
+        append(&mut core, 1100, "t", &batch(1100, b"k", b"v", None, false)).expect("appended");
+        assert_eq!(segments(&disk, "topics/t@1/0").len(), 2);
+    }
 }
 
 #[test]

@@ -32,6 +32,10 @@ pub struct CompactionJob {
     segments: Vec<Segment>,
     /// First offset that is not looked at.
     end: i64,
+    /// What lies below is clean: no key is there twice.
+    dirty_from: i64,
+    /// The pass ends with the segment that brings it to so many keys.
+    max_keys: usize,
     /// By producer: first offsets and markers of its aborted transactions, in order.
     aborted: HashMap<i64, Vec<(i64, i64)>>,
     /// Tombstones and markers below have been kept long enough.
@@ -55,12 +59,13 @@ struct Output {
 impl Core {
     /// Plans the next pass that pays, if there is one. The partition is left alone until the pass is finished.
     pub fn next_compaction(&mut self, now: i64) -> Option<CompactionJob> {
+        let max_keys = self.settings.compaction_keys;
         for (name, topic) in &mut self.topics {
             if !topic.settings.compact {
                 continue;
             }
             for number in 0..topic.partitions.len() {
-                if let Some(mut job) = plan(topic, number, now, &self.disk) {
+                if let Some(mut job) = plan(topic, number, now, max_keys, &self.disk) {
                     topic.partitions[number].compacting = true;
                     job.at = TopicPartition::new(name.clone(), number as i32);
                     return Some(job);
@@ -112,7 +117,7 @@ impl Core {
     }
 }
 
-fn plan(topic: &Topic, number: usize, now: i64, disk: &Arc<dyn Disk>) -> Option<CompactionJob> {
+fn plan(topic: &Topic, number: usize, now: i64, max_keys: usize, disk: &Arc<dyn Disk>) -> Option<CompactionJob> {
     let settings = &topic.settings;
     let partition = &topic.partitions[number];
     if partition.compacting {
@@ -142,6 +147,8 @@ fn plan(topic: &Topic, number: usize, now: i64, disk: &Arc<dyn Disk>) -> Option<
         incarnation: topic.incarnation,
         segments: segments.to_vec(),
         end,
+        dirty_from: cleaned_to,
+        max_keys,
         aborted: by_producer(&log.aborted),
         expired_below: expired.map(|cleaned| cleaned.offset).max().unwrap_or(0),
         segment_bytes: settings.log.segment_bytes,
@@ -200,7 +207,7 @@ impl PartitionLog {
 /// What the first reading finds.
 #[derive(Default)]
 struct Latest {
-    /// The latest committed offset of each key. Keys are kept as 128-bit hashes.
+    /// The latest committed offset of each key in the dirty part. Keys are kept as 128-bit hashes.
     by_key: HashMap<u128, i64>,
     /// Where the last batch of each producer begins. It stays, if need be without records: after a restart it tells
     /// which sequence number comes next.
@@ -236,9 +243,16 @@ impl CompactionJob {
     ///
     /// # Errors
     /// If the disk refuses or a batch cannot be read. Nothing has changed then; drafts are deleted at the next start.
-    pub fn run(self) -> Result<Compacted, StorageError> {
+    pub fn run(mut self) -> Result<Compacted, StorageError> {
         let mut latest = Latest::default();
+        let mut done = 0;
         for segment in &self.segments {
+            let dirty = segment.base >= self.dirty_from;
+            if dirty && latest.by_key.len() >= self.max_keys {
+                // The rest is left to the next pass.
+                break;
+            }
+            done += 1;
             self.each_batch(segment, |header, bytes| {
                 if header.is_control() {
                     return Ok(());
@@ -247,7 +261,7 @@ impl CompactionJob {
                     let last = (header.producer_id, header.base_offset);
                     latest.by_producer.extend([last]);
                 }
-                if self.is_aborted(header) {
+                if !dirty || self.is_aborted(header) {
                     return Ok(());
                 }
                 for record in Records::new(&records_of(header, bytes)?) {
@@ -259,6 +273,10 @@ impl CompactionJob {
                 }
                 Ok(())
             })?;
+        }
+        if let Some(rest) = self.segments.get(done) {
+            self.end = rest.base;
+            self.segments.truncate(done);
         }
         let mut outputs: Vec<Output> = Vec::new();
         for segment in &self.segments {
@@ -367,7 +385,8 @@ impl CompactionJob {
             return true;
         };
         let offset = header.base_offset + record.offset_delta;
-        let is_latest = latest.by_key.get(&hash(key)) == Some(&offset);
+        // What is not known here lies in the clean part and was not superseded.
+        let is_latest = latest.by_key.get(&hash(key)).is_none_or(|newest| *newest == offset);
         is_latest && (record.value.is_some() || offset >= self.expired_below)
     }
 

@@ -165,6 +165,9 @@ pub struct Settings {
     pub offsets_retention: i64,
     /// A transactional id that has been idle for this long is forgotten, milliseconds.
     pub transactional_id_expiry: i64,
+    /// A compaction pass ends with the segment that brings it to so many different keys; each needs about 64 bytes of
+    /// memory meanwhile.
+    pub compaction_keys: usize,
     /// How often the journal's size and the need for compaction are looked at, milliseconds.
     pub housekeeping_interval: i64,
     /// How often retention and expiry are looked at, milliseconds. As in Kafka, a record's age counts from its own timestamp.
@@ -184,6 +187,7 @@ impl Settings {
         producer_expiry: 24 * 60 * 60 * 1000,
         offsets_retention: 7 * 24 * 60 * 60 * 1000,
         transactional_id_expiry: 7 * 24 * 60 * 60 * 1000,
+        compaction_keys: 500_000,
         housekeeping_interval: 1000,
         retention_interval: 5 * 60 * 1000,
     };

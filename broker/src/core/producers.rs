@@ -105,12 +105,6 @@ impl Producers {
         self.open = open.collect();
     }
 
-    /// Takes all open transactions for ended.
-    pub fn close_all(&mut self) {
-        self.open.clear();
-        self.by_id.values_mut().for_each(|producer| producer.open_since = None);
-    }
-
     /// Takes note of a data batch that is now in the log, with its final offsets.
     pub fn written(&mut self, header: &BatchHeader, now: i64) {
         let producer = self.by_id.entry(header.producer_id).or_default();

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::StorageError;
 use super::batch::{self, BatchHeader, HEADER_BYTES};
 use super::log::PartitionLog;
+use super::producers::Producers;
 use super::segment::{Segment, index_base, segment_base, segment_file};
 use super::snapshot::{KnownSegment, SNAPSHOT_FILE, Snapshot};
 
@@ -72,9 +73,9 @@ impl PartitionLog {
         let present = snapshot.segments.iter().filter(|known| lengths.contains_key(&known.base));
         self.segments = present.map(|known| known_segment(&self.dir, known)).collect();
         let Some(mut last) = self.segments.pop() else {
-            // Everything it knew of is deleted, and maybe more with the markers in it. Only decided transactions are
-            // deleted, or those whose records nobody is to read.
-            self.producers.close_all();
+            // Everything it knew of is deleted, and maybe more: markers, batches and newer epochs of the same producers.
+            // To know nothing of a producer is harmless, to know something outdated is not.
+            self.producers = Producers::default();
             return Ok(());
         };
         last.open_index(&*self.disk).map_err(|error| StorageError::io(&last.file, error))?;

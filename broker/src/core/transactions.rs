@@ -37,7 +37,7 @@ enum State {
     Ongoing {
         since: i64,
     },
-    /// The markers may be written after this round of syncs; 0 is at once.
+    /// The next step, the markers or the entry that says all are written, waits for this round of syncs; 0 is at once.
     Prepared {
         outcome: Outcome,
         epoch: i16,
@@ -54,6 +54,8 @@ struct Transaction {
     timeout: i64,
     state: State,
     partitions: BTreeSet<TopicPartition>,
+    /// Partitions whose marker is not written yet; follows from `partitions` when the outcome is decided.
+    unmarked: Option<BTreeSet<TopicPartition>>,
     groups: BTreeSet<String>,
     offsets: BTreeMap<String, BTreeMap<TopicPartition, CommittedOffset>>,
     /// When a transaction last began or ended, or the producer was initialised, milliseconds.
@@ -63,6 +65,7 @@ struct Transaction {
 impl Transaction {
     fn clear(&mut self) {
         self.partitions.clear();
+        self.unmarked = None;
         self.groups.clear();
         self.offsets.clear();
     }
@@ -143,6 +146,9 @@ impl Transactions {
     pub(super) fn forget_topic(&mut self, topic: &str) {
         for transaction in self.by_id.values_mut() {
             transaction.partitions.retain(|at| at.topic != topic);
+            if let Some(unmarked) = &mut transaction.unmarked {
+                unmarked.retain(|at| at.topic != topic);
+            }
             for offsets in transaction.offsets.values_mut() {
                 offsets.retain(|at, _| at.topic != topic);
             }
@@ -208,6 +214,7 @@ impl Transactions {
             timeout,
             state: State::Empty,
             partitions: BTreeSet::new(),
+            unmarked: None,
             groups: BTreeSet::new(),
             offsets: BTreeMap::new(),
             active_at: now,
@@ -532,7 +539,9 @@ impl Core {
             return Ok(());
         }
         let producer = transaction.producer;
-        let mut partitions = std::mem::take(&mut transaction.partitions);
+        // Kept until the end: a crash may still take the markers away, and then all are written again.
+        let mut partitions = transaction.unmarked.take().unwrap_or_else(|| transaction.partitions.clone());
+        let marked_before = partitions.is_empty();
         let mut failed = None;
         while let Some(at) = partitions.pop_first() {
             let Some((partition, settings)) = self.partition_mut(&at.topic, at.partition) else {
@@ -549,10 +558,17 @@ impl Core {
             }
         }
         if let Some(transaction) = self.transactions.by_id.get_mut(id) {
-            transaction.partitions = partitions;
+            transaction.unmarked = Some(partitions);
         }
         if let Some(code) = failed {
             return Err(code);
+        }
+        if let Some(next) = self.rounds.as_ref().map(Rounds::next).filter(|_| !marked_before)
+            && let Some(transaction) = self.transactions.by_id.get_mut(id)
+        {
+            // That all markers are written must not be on disk before they are.
+            transaction.state = State::Prepared { outcome, epoch, round: next };
+            return Ok(());
         }
         self.remember(&Entry::Done { id: id.to_owned(), time: now })?;
         for (group, offsets) in self.transactions.done(id, now) {

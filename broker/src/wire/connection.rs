@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
+use kafka_protocol::messages::ApiKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -101,8 +102,13 @@ async fn serve(mut stream: TcpStream, shared: &Arc<Shared>, max_request_bytes: u
         buffer.advance(4);
         let frame = buffer.split_to(length).freeze();
         let request = Request::read(frame)?;
+        let ends_transaction = request.key == ApiKey::EndTxn;
         if let Some(response) = answer(shared, request).await? {
             shared.settled().await?;
+            if ends_transaction {
+                // The decision is safe; with its markers safe as well, the next transaction can begin at once.
+                shared.settled().await?;
+            }
             stream.write_all(&response).await?;
         }
     }

@@ -14,7 +14,8 @@ pub(crate) struct Shared {
     inner: Mutex<Inner>,
     /// Where clients reach the broker.
     pub(crate) address: SocketAddr,
-    durability: Durability,
+    /// What an answer must wait for.
+    pub(crate) durability: Durability,
     /// Somebody waits for the next sync.
     sync_wanted: Notify,
     synced: watch::Sender<Synced>,

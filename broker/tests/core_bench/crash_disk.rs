@@ -104,6 +104,11 @@ impl CrashDisk {
         self.state().life = Some(changes);
     }
 
+    /// Lets it live on.
+    pub fn spare(&self) {
+        self.state().life = None;
+    }
+
     pub fn is_dead(&self) -> bool {
         self.state().dead
     }
