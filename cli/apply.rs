@@ -169,6 +169,9 @@ pub(crate) fn topic_specs(topology: &Topology, replication: i32) -> Vec<TopicSpe
             if let Some(retention) = topic.retention_ms {
                 configs.insert("retention.ms".to_owned(), retention.to_string());
             }
+            if let Some(lag) = topic.compaction_lag_ms {
+                configs.insert("min.compaction.lag.ms".to_owned(), lag.to_string());
+            }
             if replication > 1 {
                 configs.insert("min.insync.replicas".to_owned(), topic.min_in_sync_replicas.to_string());
             }

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use millrace_audit::{Audit, Phase, ProviderEntry, Report};
+use millrace_audit::{Audit, Phase, ProviderEntry, Record, Report};
 use millrace_psp::LedgerEntry;
-use millrace_runtime::{Origin, Topology};
-use millrace_schemas::{Codec, TOPICS};
+use millrace_runtime::{Cleanup, Origin, Topology};
+use millrace_schemas::{Codec, TOPICS, topics};
 use millrace_worker::{From, TopicReader};
 
 use crate::connection::{Connection, TopologyFile};
@@ -48,25 +48,26 @@ struct Reading {
 }
 
 impl Reading {
-    fn open(kafka: &str, codec: &Codec, dead_letters: &[String]) -> anyhow::Result<Self> {
+    fn open(kafka: &str, codec: &Codec, audited: &Audited) -> anyhow::Result<Self> {
         let mut names: Vec<&str> = TOPICS.iter().map(|topic| topic.topic).collect();
-        names.extend(dead_letters.iter().map(String::as_str));
+        names.extend(audited.dead_letters.iter().map(String::as_str));
         let reader = TopicReader::open(kafka, &names, From::Beginning)?;
-        Ok(Self { audit: Audit::new(codec.clone()), reader })
+        Ok(Self { audit: Audit::new(codec.clone()).levels_compact_after(audited.compaction_lag_ms), reader })
     }
 
     /// Reads what is there; gives how many records that was.
     fn step(&mut self, wait: Duration) -> anyhow::Result<usize> {
         let records = self.reader.read(wait, READ_AT_ONCE)?;
         for placed in &records {
-            let (record, key) = (&placed.record, placed.record.key.as_deref().unwrap_or_default());
-            if placed.topic.starts_with("dead-letters.") {
-                let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-                self.audit.dead_letter(&placed.topic, placed.partition, record.offset, key, headers);
-            } else {
-                let value = record.value.as_deref();
-                self.audit.record(&placed.topic, placed.partition, record.offset, key, value, record.timestamp);
-            }
+            let record = &placed.record;
+            let record = Record {
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key.as_deref().unwrap_or_default(),
+                value: record.value.as_deref(),
+                headers: &record.headers,
+            };
+            self.audit.record(&placed.topic, placed.partition, &record);
         }
         Ok(records.len())
     }
@@ -88,6 +89,23 @@ impl Reading {
     }
 }
 
+/// What an audit must know of the topology.
+#[derive(Clone)]
+pub(crate) struct Audited {
+    dead_letters: Vec<String>,
+    compaction_lag_ms: Option<i64>,
+}
+
+impl Audited {
+    /// Of this topology.
+    pub(crate) fn of(topology: &Topology) -> Self {
+        let levels = topology.find_topic(topics::STOCK_LEVELS).map(|id| topology.topic(id));
+        let compacted = levels.filter(|levels| levels.cleanup == Cleanup::Compact);
+        let compaction_lag_ms = compacted.map(|levels| levels.compaction_lag_ms.unwrap_or(0));
+        Self { dead_letters: dead_letter_topics(topology), compaction_lag_ms }
+    }
+}
+
 /// The dead-letter topics of a topology.
 pub(crate) fn dead_letter_topics(topology: &Topology) -> Vec<String> {
     let letters = topology.topics.iter().filter(|topic| topic.origin == Origin::DeadLetters);
@@ -97,7 +115,7 @@ pub(crate) fn dead_letter_topics(topology: &Topology) -> Vec<String> {
 /// Audits what is there.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let decoder = Decoder::connect(&args.connection)?;
-    let letters = dead_letter_topics(&args.topology.load(decoder.codec())?);
+    let audited = Audited::of(&args.topology.load(decoder.codec())?);
     if let Some(orders) = args.until {
         let ledger = || {
             if args.psp == "none" {
@@ -105,11 +123,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             crate::run::runtime()?.block_on(crate::psp::fetch_ledger(&args.psp))
         };
-        let report = until_settled(&args.connection.kafka, decoder.codec(), &letters, orders, ledger)?;
+        let report = until_settled(&args.connection.kafka, decoder.codec(), &audited, orders, ledger)?;
         print(&report, args.output)?;
         return Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(crate::DOES_NOT_HOLD) });
     }
-    let mut reading = Reading::open(&args.connection.kafka, decoder.codec(), &letters)?;
+    let mut reading = Reading::open(&args.connection.kafka, decoder.codec(), &audited)?;
     let phase = if args.running || args.follow { Phase::Running } else { Phase::Settled };
     let progress = spinner("records read");
     let mut reported = Instant::now();
@@ -136,11 +154,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 pub(crate) fn until_settled(
     kafka: &str,
     codec: &Codec,
-    letters: &[String],
+    audited: &Audited,
     orders: u64,
     ledger: impl FnOnce() -> anyhow::Result<Vec<LedgerEntry>>,
 ) -> anyhow::Result<Report> {
-    let mut reading = Reading::open(kafka, codec, letters)?;
+    let mut reading = Reading::open(kafka, codec, audited)?;
     let progress = ProgressBar::new(orders);
     progress.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} orders ended  {elapsed_precise}")?);
     loop {

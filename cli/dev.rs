@@ -10,6 +10,7 @@ use anyhow::Context;
 use millrace_broker::BrokerHandle;
 use millrace_ingress::{Drain, Settings};
 use millrace_replay::Stock;
+use millrace_runtime::Topology;
 use millrace_schemas::Codec;
 
 use crate::connection::{Connection, TopologyFile};
@@ -134,15 +135,15 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         let (pipeline, outcome, connection, codec) =
             (pipeline.clone(), outcome.clone(), connection.clone(), codec.clone());
         let (want_audit, form) = (args.audit, args.output);
-        let dead_letters = audit::dead_letter_topics(&topology);
+        let audited = audit::Audited::of(&topology);
+        let topology = topology.clone();
         async move {
             let work = async {
                 if let Some((file, stock, orders, speed)) = job {
-                    let replayed = replay_all(&connection, &codec, &file, stock, orders, speed).await?;
+                    let replayed = replay_all(&connection, &codec, &topology, &file, stock, orders, speed).await?;
                     if want_audit {
-                        let entries =
-                            Audited { connection: &connection, codec: &codec, provider: &provider, dead_letters };
-                        return entries.settle_and_report(form, began, replayed).await;
+                        let end = AtTheEnd { connection: &connection, codec: &codec, provider: &provider, audited };
+                        return end.settle_and_report(form, began, replayed).await;
                     }
                 }
                 std::future::pending().await
@@ -206,24 +207,30 @@ async fn wait_until_running(pipeline: &Arc<Mutex<Option<Pipeline>>>) -> anyhow::
 async fn replay_all(
     connection: &Connection,
     codec: &Codec,
+    topology: &Arc<Topology>,
     file: &Path,
     stock: Stock,
     orders: Option<usize>,
     speed: Speed,
 ) -> anyhow::Result<replay::Replayed> {
-    let (connection, codec, file) = (connection.clone(), codec.clone(), file.to_owned());
-    tokio::task::spawn_blocking(move || replay::publish(&connection, &codec, &file, stock, orders, speed)).await?
+    let (connection, codec, topology) = (connection.clone(), codec.clone(), topology.clone());
+    let file = file.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let shop = replay::Running { connection: &connection, codec: &codec, topology: &topology };
+        replay::publish(shop, &file, stock, orders, speed)
+    })
+    .await?
 }
 
 /// What the audit at the end reads.
-struct Audited<'a> {
+struct AtTheEnd<'a> {
     connection: &'a Connection,
     codec: &'a Codec,
     provider: &'a Arc<millrace_psp::SimulatedProvider>,
-    dead_letters: Vec<String>,
+    audited: audit::Audited,
 }
 
-impl Audited<'_> {
+impl AtTheEnd<'_> {
     /// Reads along until every order has ended, then reports.
     async fn settle_and_report(
         &self,
@@ -232,9 +239,9 @@ impl Audited<'_> {
         replayed: replay::Replayed,
     ) -> anyhow::Result<ExitCode> {
         let (kafka, codec, provider) = (self.connection.kafka.clone(), self.codec.clone(), self.provider.clone());
-        let (expected, letters) = (replayed.orders, self.dead_letters.clone());
+        let (expected, audited) = (replayed.orders, self.audited.clone());
         let report = tokio::task::spawn_blocking(move || {
-            audit::until_settled(&kafka, &codec, &letters, expected, || {
+            audit::until_settled(&kafka, &codec, &audited, expected, || {
                 Ok(provider.ledger().collect::<Result<_, _>>()?)
             })
         });

@@ -8,6 +8,7 @@ mod audit;
 mod broker;
 mod connection;
 mod dev;
+mod dlq;
 mod ingress;
 mod inspect;
 mod orders;
@@ -71,6 +72,8 @@ enum Command {
     Replay(replay::Args),
     /// Recomputes from the topics alone whether every promise is kept.
     Audit(audit::Args),
+    /// Dead letters: lists and shows them, puts them back in order, lets them go.
+    Dlq(dlq::Args),
     /// Writes records given as JSON lines on stdin.
     Produce(records::ProduceArgs),
     /// Prints the records of a topic as JSON lines.
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Command::Apply(args) => apply::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Dlq(args) => dlq::run(&args),
         Command::Produce(args) => records::produce(&args),
         Command::Consume(args) => records::consume(&args),
         Command::Trace(args) => trace::run(&args),

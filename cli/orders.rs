@@ -13,6 +13,8 @@ use millrace_worker::{Asks, ProduceError, RecordProducer};
 /// Between two looks for a newer version.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// The processor that must have read the catalog before an order can be priced.
+pub(crate) const INTAKE: &str = "intake";
 /// The processor and the store that keep the readable order.
 pub(crate) const TRACKING: &str = "tracking";
 const VIEW: &str = "orders-view";

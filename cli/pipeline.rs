@@ -14,16 +14,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use millrace_psp::Provider;
 use millrace_runtime::{
-    BrokerError, Note, NoteLevel, Parts, StandbyReport, StreamThread, SubTopologyId, TaskState, ThreadError, Topology,
+    About, BrokerError, Note, NoteLevel, Parts, StandbyReport, StreamThread, SubTopologyId, TaskId, TaskState,
+    ThreadError, Topology,
 };
-use millrace_schemas::Codec;
+use millrace_schemas::{Codec, topics};
 use millrace_worker::{
-    Asks, CallPool, From, Health, KafkaBroker, KafkaConfig, Metrics, RecordProducer, Said, StandbyConfig, Standbys,
-    StateDirectory, StateSettings, StreamThreads, SystemClock, TopicReader,
+    Asks, CallPool, From, Health, KafkaBroker, KafkaConfig, Metrics, PlacedRecord, RecordProducer, Said, StandbyConfig,
+    Standbys, StateDirectory, StateSettings, StreamThreads, SystemClock, TopicReader,
 };
 
 use crate::connection::{Connection, PATIENCE};
-use crate::orders::{Owners, TRACKING, Tracked};
+use crate::orders::{INTAKE, Owners, TRACKING, Tracked};
 
 const SCHEMAS_EVERY: Duration = Duration::from_millis(100);
 const CALLS_AT_ONCE: usize = 16;
@@ -150,12 +151,17 @@ impl Pipeline {
     }
 }
 
-/// What a thread wants somebody to read.
+/// What a thread wants somebody to read, with what it is about in fields of their own.
 fn log(thread: &dyn std::fmt::Display, notes: &[Note]) {
-    for note in notes {
-        match note.level {
-            NoteLevel::Info => tracing::info!(%thread, "{}", note.text),
-            NoteLevel::Warn => tracing::warn!(%thread, "{}", note.text),
+    for Note { level, text, about } in notes {
+        let About { processor, topic, partition, offset, key } = about;
+        let (processor, topic, key) = (processor.as_deref(), topic.as_deref(), key.as_deref());
+        // What is keyed by SKU is about no order.
+        let by_sku = topic.is_some_and(|topic| topics::KEYED_BY_SKU.contains(&topic));
+        let (order, sku) = if by_sku { (None, key) } else { (key, None) };
+        match level {
+            NoteLevel::Info => tracing::info!(%thread, processor, topic, partition, offset, order, sku, "{text}"),
+            NoteLevel::Warn => tracing::warn!(%thread, processor, topic, partition, offset, order, sku, "{text}"),
         }
     }
 }
@@ -189,30 +195,40 @@ pub(crate) fn fetch_schemas(codec: Codec, registry: String) {
     });
 }
 
-/// Announces the tracking tasks of this process, so that other processes' queries find them.
+/// Announces the tasks of this process that others ask for: those of tracking for queries, those of intake for how far they
+/// have read the catalog.
 pub(crate) fn announce_owners(kafka: &str, topology: Arc<Topology>, asks: Asks, url: String) -> anyhow::Result<()> {
     let producer = RecordProducer::connect(kafka, Duration::from_secs(10))?;
     tokio::spawn(async move {
-        let tracking = topology.find_processor(TRACKING);
-        let mut announced: BTreeSet<i32> = BTreeSet::new();
+        let asked_for = [TRACKING, INTAKE].map(|name| (name, topology.find_processor(name)));
+        let name_of =
+            |task: &TaskId| asked_for.iter().find(|(_, id)| *id == Some(task.processor)).map(|(name, _)| *name);
+        let mut announced: BTreeSet<(&str, i32)> = BTreeSet::new();
         loop {
-            let running = asks
-                .tasks()
-                .into_iter()
-                .filter(|(task, state)| Some(task.processor) == tracking && *state == TaskState::Running);
-            let owned: BTreeSet<i32> = running.map(|(task, _)| task.partition).collect();
-            for partition in owned.difference(&announced).copied().collect::<Vec<_>>() {
-                let key = format!("{}-{partition}", TRACKING);
+            let running = asks.tasks().into_iter().filter(|(_, state)| *state == TaskState::Running);
+            let owned: BTreeSet<(&str, i32)> =
+                running.filter_map(|(task, _)| Some((name_of(&task)?, task.partition))).collect();
+            for (name, partition) in owned.difference(&announced).copied().collect::<Vec<_>>() {
+                let key = format!("{name}-{partition}");
                 let sent = producer.produce(&topology.task_owners(), key.as_bytes(), Some(url.as_bytes()), &[]).await;
                 if sent.is_ok() {
-                    announced.insert(partition);
+                    announced.insert((name, partition));
                 }
             }
-            announced.retain(|partition| owned.contains(partition));
+            announced.retain(|task| owned.contains(task));
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
     Ok(())
+}
+
+/// What an announcement says: processor, partition, address.
+pub(crate) fn announced(placed: &PlacedRecord) -> Option<(String, i32, String)> {
+    let text =
+        |bytes: &Option<Vec<u8>>| bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok().map(str::to_owned));
+    let key = text(&placed.record.key)?;
+    let (name, partition) = key.rsplit_once('-')?;
+    Some((name.to_owned(), partition.parse().ok()?, text(&placed.record.value)?))
 }
 
 /// Keeps `owners` as announced.
@@ -223,11 +239,9 @@ pub(crate) fn watch_owners(kafka: &str, topology: &Topology, owners: Owners) {
             let Ok(mut reader) = TopicReader::open(&kafka, &[&topic], From::Beginning) else { continue };
             while let Ok(records) = reader.read(Duration::from_secs(1), 1_000) {
                 for placed in records {
-                    let key = placed.record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-                    let partition =
-                        key.and_then(|key| key.strip_prefix(TRACKING)?.strip_prefix('-')?.parse::<i32>().ok());
-                    let url = placed.record.value.and_then(|value| String::from_utf8(value).ok());
-                    if let (Some(partition), Some(url), Ok(mut owners)) = (partition, url, owners.write()) {
+                    if let (Some((name, partition, url)), Ok(mut owners)) = (announced(&placed), owners.write())
+                        && name == TRACKING
+                    {
                         owners.insert(partition, url);
                     }
                 }
@@ -240,10 +254,7 @@ pub(crate) fn watch_owners(kafka: &str, topology: &Topology, owners: Owners) {
 pub(crate) fn routes(pipeline: &Arc<Mutex<Option<Pipeline>>>, tracked: Arc<Tracked>) -> anyhow::Result<Router> {
     let guard = pipeline.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let running = guard.as_ref().context("the pipeline has stopped")?;
-    let health = {
-        let _ = (running.metrics.clone(), running.health.clone());
-        health_routes_without_tasks()
-    };
+    let health = millrace_worker::health_routes(running.metrics.clone(), running.health.clone());
     Ok(Router::new().route("/state/orders/{id}", get(state_of)).with_state(tracked).merge(health))
 }
 

@@ -1,7 +1,7 @@
 //! `replay`: publishes a file of real orders like any producer would, with progress and a rate. The mapping of the file
 //! is in `replay`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,10 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use millrace_replay::{Mapping, ReplayEvent, Selection, Shop, Stock};
+use millrace_runtime::Topology;
 use millrace_schemas::{AvroRecord, Codec, topics};
-use millrace_worker::BulkProducer;
+use millrace_worker::{BulkProducer, From, TopicReader};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, TopologyFile};
+use crate::orders::INTAKE;
+use crate::pipeline::announced;
 
 /// Arguments of `millrace replay`.
 #[derive(clap::Args)]
@@ -23,6 +26,8 @@ pub(crate) struct Args {
     file: PathBuf,
     #[command(flatten)]
     connection: Connection,
+    #[command(flatten)]
+    topology: TopologyFile,
     /// Orders a second, or `max`.
     #[arg(long, default_value = "max", value_name = "N|max")]
     speed: Speed,
@@ -33,6 +38,9 @@ pub(crate) struct Args {
     #[arg(long, default_value = "unlimited", value_name = "unlimited|FRACTION")]
     stock: Stock,
 }
+
+/// How long the processors may take to get ready for the first order.
+const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// How fast.
 #[derive(Clone, Copy, Debug)]
@@ -67,14 +75,22 @@ pub(crate) struct Replayed {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = crate::run::runtime()?;
     let codec = runtime.block_on(millrace_schemas::registry::check(&args.connection.registry))?;
-    publish(&args.connection, &codec, &args.file, args.stock, args.orders, args.speed)?;
+    let shop = Running { connection: &args.connection, codec: &codec, topology: &args.topology.load(&codec)? };
+    let _entered = runtime.enter();
+    publish(shop, &args.file, args.stock, args.orders, args.speed)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Publishes catalog, opening stock and orders.
+/// The shop that orders are published to.
+pub(crate) struct Running<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) codec: &'a Codec,
+    pub(crate) topology: &'a Topology,
+}
+
+/// Publishes catalog, opening stock and orders. Within an asynchronous runtime, on a thread that may block.
 pub(crate) fn publish(
-    connection: &Connection,
-    codec: &Codec,
+    Running { connection, codec, topology }: Running<'_>,
     file: &Path,
     stock: Stock,
     orders: Option<usize>,
@@ -94,6 +110,7 @@ pub(crate) fn publish(
     }
     out.producer.finish()?;
     wait_until_stocked(connection, codec, shop.opening_stock().iter().map(|opening| opening.sku.as_str()))?;
+    wait_until_priced(connection, topology)?;
     let progress = ProgressBar::new(shop.mapping().orders_selected);
     progress.set_style(ProgressStyle::with_template(
         "{bar:40} {pos}/{len} orders published  {per_sec}  {elapsed_precise}",
@@ -159,12 +176,8 @@ pub(crate) fn wait_until_stocked<'a>(
 ) -> anyhow::Result<()> {
     use millrace_schemas::StockLevel;
     let mut missing: HashSet<&str> = skus.collect();
-    let mut reader = millrace_worker::TopicReader::open(
-        &connection.kafka,
-        &[topics::STOCK_LEVELS],
-        millrace_worker::From::Beginning,
-    )?;
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut reader = TopicReader::open(&connection.kafka, &[topics::STOCK_LEVELS], From::Beginning)?;
+    let deadline = Instant::now() + READY_WITHIN;
     while !missing.is_empty() {
         for placed in reader.read(Duration::from_millis(200), 10_000)? {
             let level = placed.record.value.as_deref().and_then(|bytes| codec.decode::<StockLevel>(bytes).ok());
@@ -180,4 +193,52 @@ pub(crate) fn wait_until_stocked<'a>(
         }
     }
     Ok(())
+}
+
+/// Orders that overtake the catalog would be refused as unknown: waits until every task of intake has read what stands in
+/// it now. Who owns a task is announced on a topic; how far it has read is among its process's metrics.
+fn wait_until_priced(connection: &Connection, topology: &Topology) -> anyhow::Result<()> {
+    let catalog = TopicReader::open(&connection.kafka, &[topics::CATALOG_PRODUCTS], From::End)?;
+    let wanted: Vec<(String, i64)> = catalog
+        .ends()
+        .map(|(topic, partition, end)| {
+            let name = "millrace_global_table_offset";
+            (format!("{name}{{partition=\"{partition}\",processor=\"{INTAKE}\",topic=\"{topic}\"}} "), end)
+        })
+        .collect();
+    let intake = topology.find_processor(INTAKE).context("the topology has no intake")?;
+    let leading = topology.processor(intake).inputs.first().context("intake has no input")?;
+    let partitions = usize::try_from(topology.topic(*leading).partitions)?;
+    let mut announcements = TopicReader::open(&connection.kafka, &[&topology.task_owners()], From::Beginning)?;
+    let mut owners: BTreeMap<i32, String> = BTreeMap::new();
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
+    let runtime = tokio::runtime::Handle::current();
+    let deadline = Instant::now() + READY_WITHIN;
+    loop {
+        for placed in announcements.read(Duration::from_millis(100), 1_000)? {
+            if let Some((name, partition, url)) = announced(&placed)
+                && name == INTAKE
+            {
+                owners.insert(partition, url);
+            }
+        }
+        let urls: BTreeSet<&String> = owners.values().collect();
+        let has_read = |url: &&String| {
+            let asked = async { client.get(format!("{url}/metrics")).send().await?.text().await };
+            // An owner of before does not answer any more; the new one is announced when it runs.
+            let told = runtime.block_on(asked).unwrap_or_default();
+            let at = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)?.parse::<i64>().ok());
+            wanted.iter().all(|(name, end)| at(name).is_some_and(|at| at >= *end))
+        };
+        if owners.len() == partitions && announcements.has_caught_up() && urls.iter().all(has_read) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(anyhow!(
+                "{} of {partitions} partitions of intake are announced, and not all have read the catalog after two minutes: is \
+                 `millrace run orders` running?",
+                owners.len()
+            ));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use history::History;
-use millrace_audit::{Audit, Phase};
+use millrace_audit::{Audit, Phase, Record};
 use millrace_schemas::{AdjustmentKind, Codec};
 
 const ORDERS: usize = 20_000;
@@ -41,7 +41,8 @@ fn main() {
     let mut audit = Audit::new(codec.clone());
     let begin = Instant::now();
     for (topic, partition, offset, key, value) in &encoded {
-        audit.record(topic, *partition, *offset, key.as_bytes(), Some(value), 0);
+        let record = Record { offset: *offset, timestamp: 0, key: key.as_bytes(), value: Some(value), headers: &[] };
+        audit.record(topic, *partition, &record);
     }
     for entry in &shop.provider {
         audit.provider(entry);

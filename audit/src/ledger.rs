@@ -1,7 +1,7 @@
 //! Stock, recomputed (P3): every balance follows from the one before and from its cause, and every adjustment is
 //! applied once. Never looks at orders; what a balance says was moved for an order is handed to that order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use millrace_schemas::{AdjustmentKind, LevelCause, StockAdjustment, StockLevel};
 
@@ -39,6 +39,8 @@ struct Balance {
 struct Sku {
     weight: u64,
     balance: Balance,
+    /// The first balance that is there, where it is not the first there was and compaction can explain that.
+    begins_late: Option<(Place, i64)>,
 }
 
 struct Adjustment {
@@ -52,6 +54,9 @@ pub(crate) struct Ledger {
     numbers: HashMap<Box<str>, u32>,
     skus: Vec<Sku>,
     adjustments: HashMap<u64, Adjustment, PassThrough>,
+    pub(crate) compaction_lag_ms: Option<i64>,
+    /// Partitions in which some SKU has come twice: what stands behind that was never compacted.
+    repeated: HashSet<i32>,
 }
 
 impl Ledger {
@@ -61,7 +66,7 @@ impl Ledger {
             return *number;
         }
         let number = u32::try_from(self.skus.len()).unwrap_or(u32::MAX);
-        self.skus.push(Sku { weight: hash_of(&sku), balance: Balance::default() });
+        self.skus.push(Sku { weight: hash_of(&sku), balance: Balance::default(), begins_late: None });
         self.numbers.insert(sku.into(), number);
         number
     }
@@ -87,7 +92,13 @@ impl Ledger {
     }
 
     /// The next balance of a SKU; returns what it says was done for the order that caused it.
-    pub(crate) fn level(&mut self, level: &StockLevel, place: Place, findings: &mut Findings) -> Option<Moved> {
+    pub(crate) fn level(
+        &mut self,
+        level: &StockLevel,
+        place: Place,
+        timestamp: i64,
+        findings: &mut Findings,
+    ) -> Option<Moved> {
         let number = self.number(&level.sku);
         let sku = &mut self.skus[number as usize];
         let before = sku.balance;
@@ -108,7 +119,16 @@ impl Ledger {
         };
         sku.balance = now;
         let follows = level.version == before.version + 1;
-        if !follows {
+        if before.version > 0 {
+            self.repeated.insert(place.partition);
+        }
+        // Compaction keeps the newest of each key, and cleans a partition from its beginning: were something of this SKU
+        // gone from behind a balance that is still there, or of any SKU from behind one that came twice, it would have
+        // taken the older ones first.
+        let compacted = self.compaction_lag_ms.is_some() && !self.repeated.contains(&place.partition);
+        if !follows && before.version == 0 && compacted {
+            sku.begins_late = Some((place, timestamp));
+        } else if !follows {
             let what = format_args!("version {} comes right after version {}", level.version, before.version);
             findings.add(Promise::P5, &level.sku, place, what);
         }
@@ -168,20 +188,38 @@ impl Ledger {
     }
 
     /// What must be true when every topic was read to its end.
-    pub(crate) fn judge(&self, letters: &Letters, findings: &mut Findings) {
+    pub(crate) fn judge(&self, letters: &Letters, newest: i64, findings: &mut Findings) {
+        for (name, number) in &self.numbers {
+            let sku = &self.skus[*number as usize];
+            let Some((place, at)) = sku.begins_late else { continue };
+            if newest.saturating_sub(at) < self.compaction_lag_ms.unwrap_or(i64::MAX) {
+                let what =
+                    format_args!("the first balance there is has a version above 1, and is too young to be compacted");
+                findings.add(Promise::P5, name, place, what);
+            }
+        }
         for adjustment in self.adjustments.values() {
             match (adjustment.asked, adjustment.applied) {
                 (None, Some((cause, _, place))) => {
                     let what = format_args!("a {} nobody asked for", cause.as_str());
                     findings.add(Promise::P3, &adjustment.sku, place, what);
                 }
-                (Some((kind, _, place)), None) if !letters.has(place) => {
+                (Some((kind, _, place)), None) if !letters.has(place) && !self.begins_late_by_name(&adjustment.sku) => {
                     let what = format_args!("a {} that was not applied and is no dead letter", kind.as_str());
                     findings.add(Promise::P9, &adjustment.sku, place, what);
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Whether the oldest balances of a SKU are gone.
+    pub(crate) fn begins_late(&self, number: u32) -> bool {
+        self.skus.get(number as usize).is_some_and(|sku| sku.begins_late.is_some())
+    }
+
+    fn begins_late_by_name(&self, sku: &str) -> bool {
+        self.numbers.get(sku).is_some_and(|number| self.begins_late(*number))
     }
 
     pub(crate) fn totals(&self) -> StockTotals {

@@ -1,11 +1,12 @@
 //! Recomputes from the topics alone what must be true of every order: a pure fold over records, no I/O, and nothing
 //! shared with the processors it judges but the records themselves.
 //!
-//! Feed it every record of every topic ([`Audit::record`], [`Audit::dead_letter`]) and, where there is one, the
+//! Feed it every record of every topic, dead letters among them ([`Audit::record`]), and, where there is one, the
 //! provider's own books ([`Audit::provider`]); then ask for the [`Report`]. Records of one topic-partition come in
 //! order of their offsets; topics may come in any order, one after the other or mixed.
 //!
-//! It wants whole topics: a topic that was compacted or truncated reads as one with lost records.
+//! It wants whole topics: a topic that was truncated reads as one with lost records. Of the balances it can be told after
+//! which time their topic may have been compacted ([`Audit::levels_compact_after`]).
 //!
 //! Reading order: [`finding`] (the promises), `order` (what is remembered of an order), `judge` (what must be true of
 //! it at its end), `ledger` (stock), `letters` (dead letters), `moves` (allowed status moves), [`report`].
@@ -71,6 +72,21 @@ pub struct ProviderEntry {
     pub live: u32,
 }
 
+/// A record as it stands in its partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Its position.
+    pub offset: i64,
+    /// Its time, milliseconds since 1970 UTC.
+    pub timestamp: i64,
+    /// Its key; empty where it has none.
+    pub key: &'a [u8],
+    /// Its value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Its headers, name and bytes, in order.
+    pub headers: &'a [(String, Vec<u8>)],
+}
+
 enum Slot {
     Open(Box<Order>),
     Closed(Closed),
@@ -112,6 +128,8 @@ pub struct Audit {
     records: BTreeMap<&'static str, u64>,
     pending: u64,
     provider_heard: bool,
+    /// Time of the newest record.
+    newest: i64,
     /// Orders placed under a key that is not their id, which intake gives to its dead letters.
     misfiled: HashMap<Place, String>,
 }
@@ -134,31 +152,39 @@ impl Audit {
             records: BTreeMap::new(),
             pending: 0,
             provider_heard: false,
+            newest: i64::MIN,
             misfiled: HashMap::new(),
         }
     }
 
-    /// One record of any topic. Topics it does not know and tombstones say nothing of an order and are passed over.
-    /// Dead letters need their headers: give them to [`Audit::dead_letter`].
-    pub fn record(
-        &mut self,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-        key: &[u8],
-        value: Option<&[u8]>,
-        _timestamp: i64,
-    ) {
+    /// Says that balances older than this may be missing because their topic is compacted, milliseconds: its
+    /// `min.compaction.lag.ms`. Without it a balance whose predecessor is missing is a torn step, whatever its age.
+    #[must_use]
+    pub fn levels_compact_after(mut self, lag_ms: Option<i64>) -> Self {
+        self.desk.ledger.compaction_lag_ms = lag_ms;
+        self
+    }
+
+    /// One record of any topic, or of `dead-letters.<processor>`, whose headers name the record it stands for. Topics it
+    /// does not know and tombstones say nothing of an order and are passed over.
+    pub fn record(&mut self, topic: &str, partition: i32, record: &Record<'_>) {
+        let Record { offset, timestamp, key, value, headers } = *record;
         let Some(topic) = known_topic(topic) else {
             if topic.starts_with(letters::TOPIC_PREFIX) {
-                self.dead_letter(topic, partition, offset, key, std::iter::empty());
+                self.dead_letter(topic, partition, record);
             }
             return;
         };
         let place = Place { topic, partition, offset };
         *self.records.entry(topic).or_default() += 1;
+        self.newest = self.newest.max(timestamp);
         self.desk.letters.seen(place);
+        let again = self.desk.letters.copy(place, key, value, headers, &mut self.desk.findings);
         let Some(value) = value else { return };
+        // Our own processors tell a thing once: what was put back for one reader was told when it was first written.
+        if again && OURS.contains(&topic) {
+            return;
+        }
         match topic {
             topics::ORDERS_PLACED => {
                 if let Some(placed) = self.read::<OrderPlaced>(place, value) {
@@ -166,7 +192,8 @@ impl Audit {
                     if placed.order_id.as_bytes() != key {
                         self.misfiled.insert(place, placed.order_id.clone());
                     }
-                    self.on(&placed.order_id, place, |order, desk| order.placed(&placed, place, lettered, desk));
+                    let look = if again { Order::placed_again } else { Order::placed };
+                    self.on(&placed.order_id, place, |order, desk| look(order, &placed, place, lettered, desk));
                 }
             }
             topics::ORDERS_ACCEPTED => {
@@ -206,7 +233,7 @@ impl Audit {
             }
             topics::STOCK_LEVELS => {
                 if let Some(level) = self.read_ours::<StockLevel>(place, key, value, |r| &r.sku)
-                    && let Some(moved) = self.desk.ledger.level(&level, place, &mut self.desk.findings)
+                    && let Some(moved) = self.desk.ledger.level(&level, place, timestamp, &mut self.desk.findings)
                 {
                     self.on(&level.cause_id, place, |order, _| order.stock_moved(moved, place));
                 }
@@ -230,17 +257,12 @@ impl Audit {
         }
     }
 
-    /// One record of `dead-letters.<processor>`. Its headers name the record it stands for: `millrace.topic`,
+    /// A letter or the mark of one. A letter's headers name the record it stands for: `millrace.topic`,
     /// `millrace.partition`, `millrace.offset`, as text.
-    pub fn dead_letter<'h>(
-        &mut self,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-        key: &[u8],
-        headers: impl Iterator<Item = (&'h str, &'h [u8])>,
-    ) {
-        let Some(named) = self.desk.letters.letter(topic, partition, offset, headers, &mut self.desk.findings) else {
+    fn dead_letter(&mut self, topic: &str, partition: i32, record: &Record<'_>) {
+        let Record { offset, key, value, headers, .. } = *record;
+        let findings = &mut self.desk.findings;
+        let Some(named) = self.desk.letters.letter(topic, partition, offset, (key, value), headers, findings) else {
             return;
         };
         if named.topic == topics::ORDERS_PLACED
@@ -305,7 +327,7 @@ impl Audit {
             }
         }
         if phase == Phase::Settled {
-            self.desk.ledger.judge(&self.desk.letters, &mut findings);
+            self.desk.ledger.judge(&self.desk.letters, self.newest, &mut findings);
             self.desk.letters.judge(&mut findings);
         }
         // An order that never came to a payment has no currency either: that is no line of the report.
@@ -377,6 +399,16 @@ impl Audit {
         }
     }
 }
+
+/// Topics that only our processors write and that tell what is; commands ask for something and must have their effect.
+const OURS: [&str; 6] = [
+    topics::STOCK_LEVELS,
+    topics::STOCK_EVENTS,
+    topics::PAYMENTS_EVENTS,
+    topics::ORDERS_EVENTS,
+    topics::ORDERS_ACCEPTED,
+    topics::ORDERS_REJECTED,
+];
 
 fn known_topic(topic: &str) -> Option<&'static str> {
     const KNOWN: [&str; 12] = [

@@ -208,6 +208,15 @@ impl Order {
         body.lettered |= lettered;
     }
 
+    /// The same record, put back from the dead letters: what came of it before is over.
+    pub(crate) fn placed_again(&mut self, placed: &OrderPlaced, place: Place, lettered: bool, desk: &mut Desk) {
+        let fingerprint = hash_of(&placed.fingerprint().as_str());
+        match self.bodies.iter_mut().find(|body| body.fingerprint == fingerprint && body.placed > 0) {
+            Some(body) => (body.place, body.lettered) = (place, lettered),
+            None => self.placed(placed, place, lettered, desk),
+        }
+    }
+
     /// The placed record at this place became a dead letter.
     pub(crate) fn placed_was_lettered(&mut self, place: Place) {
         if let Some(body) = self.bodies.iter_mut().find(|body| body.place == place) {

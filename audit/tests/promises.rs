@@ -3,7 +3,7 @@
 mod history;
 
 use history::{Any, History, clean, placed};
-use millrace_audit::{Audit, Phase, Promise, Report};
+use millrace_audit::{Audit, Phase, Promise, Record, Report};
 use millrace_schemas::*;
 
 /// Takes out the records that match; at least one must.
@@ -55,6 +55,126 @@ fn a_clean_history_holds_and_adds_up() {
     assert_eq!((stock.skus, stock.opening, stock.received, stock.adjusted), (4, 41, 5, -3));
     assert_eq!((stock.shipped, stock.on_hand, stock.reserved), (8, 35, 0));
     assert_eq!(report.dead_letters.get("intake"), Some(&1));
+}
+
+/// The shop with its letter put back (where it fails again), marked, and the second letter let go.
+fn with_a_letter_put_back() -> History {
+    let mut h = clean();
+    h.push(1, Any::Again(Box::new(Any::Garbage), 0, 0)); // stands at offset 2
+    h.push(0, Any::Mark("replayed", 0));
+    h.push(0, Any::Letter("orders.placed", 1, 2)); // at offset 4
+    h.push(0, Any::Mark("discarded", 4));
+    h
+}
+
+fn spoilt(mut h: History, spoil: impl FnOnce(&mut History)) -> Report {
+    spoil(&mut h);
+    let report = h.report(Phase::Settled);
+    let backwards = h.report_in_order(Phase::Settled, &mut |topics| topics - 1);
+    assert_eq!(broken(&report), broken(&backwards), "topic by topic, the last first\n{backwards}");
+    report
+}
+
+#[test]
+fn letters_that_were_put_back_or_let_go_are_understood() {
+    let report = spoilt(with_a_letter_put_back(), |_| {});
+    assert!(report.holds(), "{report}");
+    assert_eq!(report.dead_letters.get("intake"), Some(&2), "marks are no letters");
+}
+
+#[test]
+fn a_letter_that_was_put_back_in_part_twice_or_as_another_is_found() {
+    type Spoil = fn(&mut History);
+    let spoils: [(&str, Spoil); 8] = [
+        ("marked, but not back", |h| remove(h, |r| matches!(r, Any::Again(..)))),
+        ("back, but not marked", |h| remove(h, |r| matches!(r, Any::Mark("replayed", _)))),
+        ("back twice", |h| h.push(1, Any::Again(Box::new(Any::Garbage), 0, 0))),
+        ("marked twice", |h| h.push(0, Any::Mark("discarded", 0))),
+        ("with other bytes", |h| {
+            change(h, |r| match r {
+                Any::Again(record, ..) => {
+                    **record = Any::Placed(placed("garbage", &[("a1", 1)]));
+                    true
+                }
+                _ => false,
+            });
+        }),
+        ("elsewhere", |h| {
+            h.records.iter_mut().filter(|(_, r)| matches!(r, Any::Again(..))).for_each(|(partition, _)| *partition = 3);
+        }),
+        ("from no letter", |h| h.push(1, Any::Again(Box::new(Any::Garbage), 0, 99))),
+        ("failed again, and no letter says so", |h| remove(h, |r| matches!(r, Any::Letter(_, 1, 2)))),
+    ];
+    for (what, spoil) in spoils {
+        let report = spoilt(with_a_letter_put_back(), spoil);
+        assert_eq!(broken(&report), [Promise::P9], "{what}: {report}");
+    }
+}
+
+#[test]
+fn an_order_that_was_put_back_must_be_decided() {
+    let with = |decided: bool| {
+        let mut h = clean();
+        let late = placed("late", &[("z", 1)]);
+        h.push(2, Any::Placed(late.clone()));
+        h.push(0, Any::LetterOf(Box::new(Any::Placed(late.clone())), 2, 0)); // at offset 2
+        h.push(2, Any::Again(Box::new(Any::Placed(late.clone())), 0, 2));
+        h.push(0, Any::Mark("replayed", 2));
+        if decided {
+            h.reject(&late, RejectReason::UnknownSku);
+        }
+        h
+    };
+    for (decided, promises) in [(true, [].as_slice()), (false, &[Promise::P1])] {
+        let report = spoilt(with(decided), |_| {});
+        assert_eq!(broken(&report), promises, "{report}");
+        assert_eq!(report.orders.duplicates, 1, "it is one order, placed once");
+    }
+}
+
+#[test]
+fn a_balance_whose_predecessors_were_compacted_away_is_told_from_a_torn_step() {
+    const DAY: i64 = 86_400_000;
+    let first_of = |h: &History, sku: &str| {
+        h.records.iter().position(|(_, r)| matches!(r, Any::Level(level) if level.sku == sku)).unwrap()
+    };
+    let offset_of = |h: &History, at: usize| {
+        let (partition, _) = h.records[at];
+        let before = h.records[..at].iter().filter(|(p, r)| *p == partition && matches!(r, Any::Level(_))).count();
+        (topics::STOCK_LEVELS, partition, 2 * i64::try_from(before).unwrap())
+    };
+    // Of b1 the opening is compacted away and a receipt remains; everything else is younger than the lag.
+    let compacted = || {
+        let mut h = History::default();
+        h.compact_after(30 * DAY);
+        h.adjust("open-b1", "b1", AdjustmentKind::Opening, 1);
+        h.adjust("more-b1", "b1", AdjustmentKind::Receipt, 5);
+        let opening = first_of(&h, "b1");
+        h.records.remove(opening);
+        h.adjust("open-a1", "a1", AdjustmentKind::Opening, 10);
+        h.completed("whole", &[("a1", 2)]);
+        let newest = h.records.iter().rposition(|(_, r)| matches!(r, Any::Level(_))).unwrap();
+        let newest = offset_of(&h, newest);
+        h.times.insert(newest, 1 + 31 * DAY);
+        h
+    };
+    let report = spoilt(compacted(), |_| {});
+    assert!(report.holds(), "{report}");
+    assert_eq!(report.stock.on_hand, 6 + 8);
+    let found = |what: &str, spoil: fn(&mut History)| {
+        let report = spoilt(compacted(), spoil);
+        assert!(broken(&report).contains(&Promise::P5), "{what}: {report}");
+    };
+    found("nobody said that the topic is compacted", |h| h.compaction_lag_ms = None);
+    found("too young to be compacted", |h| h.times.clear());
+    found("behind a balance that is still there", |h| {
+        remove(h, |r| matches!(r, Any::Level(level) if level.sku == "a1" && level.version == 2));
+    });
+    found("behind a SKU that came twice", |h| {
+        h.adjust("open-a9", "a9", AdjustmentKind::Opening, 1);
+        h.adjust("more-a9", "a9", AdjustmentKind::Receipt, 1);
+        remove(h, |r| matches!(r, Any::Level(level) if level.sku == "a9" && level.version == 1));
+    });
 }
 
 #[test]
@@ -126,15 +246,16 @@ fn an_order_under_a_wrong_key_is_excused_by_its_dead_letter() {
     let codec = Codec::offline();
     let mut value = Vec::new();
     codec.encode(topics::ORDERS_PLACED, &placed("misfiled", &[("a1", 1)]), &mut value);
-    let headers = [("millrace.topic", "orders.placed"), ("millrace.partition", "0"), ("millrace.offset", "3")];
+    let headers = [("millrace.topic", "orders.placed"), ("millrace.partition", "0"), ("millrace.offset", "3")]
+        .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
     for letter_first in [false, true] {
         let mut audit = Audit::new(codec.clone());
         for letter in [letter_first, !letter_first] {
+            let record = Record { offset: 3, timestamp: 1, key: b"another", value: Some(&value), headers: &[] };
             if letter {
-                let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
-                audit.dead_letter("dead-letters.intake", 0, 0, b"another", headers);
+                audit.record("dead-letters.intake", 0, &Record { offset: 0, headers: &headers, ..record });
             } else {
-                audit.record(topics::ORDERS_PLACED, 0, 3, b"another", Some(&value), 1);
+                audit.record(topics::ORDERS_PLACED, 0, &record);
             }
         }
         assert!(audit.settled());

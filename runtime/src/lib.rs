@@ -4,6 +4,7 @@
 //! Reading order: what a [`Processor`] is, what it may do in a [`Step`], how its [`Store`]s are layered, what a task is,
 //! how the [`StreamThread`] commits one step of all its tasks, and the doors in [`io`] behind which the world is.
 
+mod dead_letters;
 mod global;
 pub mod io;
 mod parking;
@@ -19,14 +20,16 @@ mod task;
 pub mod testing;
 mod topology;
 
+pub use dead_letters::{DeadLetter, DeadLetters, Fate, LetterId, in_order};
 pub use global::GlobalTable;
 pub use io::*;
+pub use parking::{ParkedRecord, parked_records};
 pub use partitioner::partition_of;
 pub use processor::*;
 pub use record::*;
 pub use standby::{Reader, StandbyParts, StandbyReport, StandbyThread};
 pub use step::Step;
 pub use store::{Entry, Key, Store, Value};
-pub use stream_thread::{Note, NoteLevel, Parts, Query, Report, StreamThread, ThreadError, Turn};
+pub use stream_thread::{About, Note, NoteLevel, Parts, Query, Report, StreamThread, ThreadError, Turn};
 pub use task::TaskState;
 pub use topology::*;

@@ -31,6 +31,38 @@ pub(crate) struct Parked {
     pub(crate) record: InputRecord,
 }
 
+/// A parked record, as people look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedRecord {
+    /// The topic it stands in.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// Why it waits.
+    pub reason: String,
+    /// The record.
+    pub record: InputRecord,
+    /// How often the head of its queue was tried.
+    pub tries: u32,
+    /// When the queue is tried again.
+    pub next_try: Timestamp,
+}
+
+/// The queue in a value of the changelog of parked records, its head first; `None` when it is no queue.
+#[must_use]
+pub fn parked_records(value: &[u8]) -> Option<Vec<ParkedRecord>> {
+    let Queue { tries, next_try, records } = Queue::decode(value)?;
+    let of = |Parked { topic, partition, reason, record }| ParkedRecord {
+        topic,
+        partition,
+        reason,
+        record,
+        tries,
+        next_try,
+    };
+    Some(records.into_iter().map(of).collect())
+}
+
 impl Parked {
     pub(crate) fn of(record: &Record<'_>, reason: &str) -> Self {
         Self {
@@ -50,7 +82,14 @@ impl Parked {
 
 /// The store as the engine opens it.
 pub(crate) fn definition() -> StoreDefinition {
-    StoreDefinition { name: STORE, tables: Vec::new(), format: "queue 1".into(), deadline: Some(next_try), call: None }
+    StoreDefinition {
+        name: STORE,
+        tables: Vec::new(),
+        format: "queue 1".into(),
+        deadline: Some(next_try),
+        call: None,
+        waiting: None,
+    }
 }
 
 fn next_try(value: &[u8]) -> Option<Timestamp> {

@@ -120,6 +120,8 @@ pub struct ProcessorDefinition {
 pub type Build = Arc<dyn Fn(&TaskContext) -> Box<dyn Processor> + Send + Sync>;
 /// The deadline of a state, from its value.
 pub type DeadlineOf = fn(value: &[u8]) -> Option<Timestamp>;
+/// What a state waits in, one of a few names, and since when, from its value; `None` when it waits for nothing.
+pub type WaitingOf = fn(value: &[u8]) -> Option<(&'static str, Timestamp)>;
 /// The external request of a state, from its key and value.
 pub type CallOf = fn(key: &[u8], value: &[u8]) -> Option<CallRequest>;
 
@@ -140,6 +142,8 @@ pub struct StoreDefinition {
     pub deadline: Option<DeadlineOf>,
     /// The external request a state calls for, as a function of the state.
     pub call: Option<CallOf>,
+    /// What a state waits in and since when, as a function of the state: told to people, never acted upon.
+    pub waiting: Option<WaitingOf>,
 }
 
 /// A topic read as a table: how a record changes the value of its key.

@@ -17,7 +17,7 @@ use crate::io::{Bounds, BrokerError, Clock, Event, Storage, StorageError};
 use crate::processor::{Failure, ProcessorDefinition};
 use crate::record::{Offset, Record, SubTopologyId, TaskId, Timestamp, TopicPartition};
 use crate::store::Store;
-use crate::stream_thread::{Note, NoteLevel};
+use crate::stream_thread::{About, Note, NoteLevel};
 use crate::topology::Topology;
 
 const RECORDS_PER_POLL: usize = 4_000;
@@ -206,7 +206,11 @@ impl<R: Reader> StandbyThread<R> {
 
     fn note(&mut self, level: NoteLevel, key: (SubTopologyId, i32), what: String) {
         let name = &self.topology.sub_topology(key.0).name;
-        self.notes.push(Note { level, text: format!("sub-topology {name} partition {}: {what}", key.1) });
+        self.notes.push(Note {
+            level,
+            text: format!("sub-topology {name} partition {}: {what}", key.1),
+            about: About::partition(key.1),
+        });
     }
 
     fn memtable_bytes(&self) -> usize {
@@ -254,7 +258,8 @@ impl<R: Reader> StandbyThread<R> {
                     self.storage.open_copy(name)
                 })?;
                 let Some((store, rebuilt)) = opened else { return Ok(None) };
-                self.notes.extend(rebuilt.map(|text| Note { level: NoteLevel::Warn, text }));
+                let about = About { processor: Some(spec.name.clone()), ..About::partition(task.partition) };
+                self.notes.extend(rebuilt.map(|text| Note { level: NoteLevel::Warn, text, about }));
                 stores.push(Copied { task, place, store, until: BTreeMap::new() });
             }
         }
@@ -311,6 +316,7 @@ impl<R: Reader> StandbyThread<R> {
         self.notes.extend(rebuilt.into_iter().map(|store| Note {
             level: NoteLevel::Warn,
             text: format!("the standby copy {store} stands outside of its topics; it is rebuilt"),
+            about: About::default(),
         }));
         let mut lacking: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
         for copied in self.copies.values().flat_map(|copy| &copy.stores) {
@@ -349,7 +355,8 @@ impl<R: Reader> StandbyThread<R> {
                     if copied.store.position(from).is_some_and(|position| input.offset < position) {
                         continue;
                     }
-                    outcome = crate::step::restore(&mut copied.store, of, &Record::of(&name, from.partition, input));
+                    let record = Record::of(&name, from.partition, input);
+                    outcome = crate::step::restore(&mut copied.store, of, spec, from.topic, &record);
                     if outcome.is_err() {
                         break;
                     }
@@ -380,7 +387,7 @@ impl<R: Reader> StandbyThread<R> {
     fn wait(&mut self, error: &BrokerError) {
         let text = format!("standby copies wait: {error}");
         if self.trouble.as_ref() != Some(&text) {
-            self.notes.push(Note { level: NoteLevel::Info, text: text.clone() });
+            self.notes.push(Note { level: NoteLevel::Info, text: text.clone(), about: About::default() });
             self.trouble = Some(text);
         }
     }

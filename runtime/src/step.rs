@@ -4,7 +4,7 @@
 use crate::global::GlobalTable;
 use crate::partitioner::partition_of;
 use crate::processor::{Change, Failure, ProcessorDefinition};
-use crate::record::{Headers, Record, Timestamp, TopicPartition};
+use crate::record::{Headers, Record, Timestamp, TopicId, TopicPartition};
 use crate::store::{Entry, Key, Store, Value};
 use crate::topology::{ProcessorSpec, Topology};
 
@@ -233,10 +233,15 @@ pub(crate) fn change(
 pub(crate) fn restore(
     store: &mut Store,
     definition: Option<&crate::processor::StoreDefinition>,
+    spec: &ProcessorSpec,
+    topic: TopicId,
     record: &Record<'_>,
 ) -> Result<(), Failure> {
     let table = definition.and_then(|definition| definition.tables.iter().find(|table| table.topic == record.topic));
+    // Its own writer did not put it there again: for whom it is the output of, it says nothing new.
+    let passed_over = table.is_some() && crate::dead_letters::is_replayed(record) && !spec.inputs.contains(&topic);
     let entry = match table {
+        _ if passed_over => None,
         None => Some(Entry { value: record.value.map(Into::into), at: record.timestamp }),
         Some(table) => match change(store, &table.fold, record) {
             Err(Failure::Poison(_)) => None,

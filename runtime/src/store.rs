@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::io::{BackgroundJob, Disk, StorageError};
-use crate::processor::{CallOf, CallRequest, DeadlineOf, StoreDefinition};
+use crate::processor::{CallOf, CallRequest, DeadlineOf, StoreDefinition, WaitingOf};
 use crate::record::{Offset, Timestamp, TopicPartition};
 
 /// The bytes of a state.
@@ -99,7 +99,8 @@ impl Store {
                 decode_positions(&bytes, find).ok_or_else(|| corrupt("its positions cannot be read"))?
             }
         };
-        let mut open = OpenStates { deadline: definition.deadline, call: definition.call, ..OpenStates::default() };
+        let StoreDefinition { deadline, call, waiting, .. } = *definition;
+        let mut open = OpenStates { deadline, call, waiting, ..OpenStates::default() };
         let mut keys = Vec::new();
         disk.scan(&[space::OPEN], &mut |key, _| match key.split_first() {
             Some((&space::OPEN, key)) => {
@@ -341,6 +342,12 @@ impl Store {
         self.open.calls.iter()
     }
 
+    /// What committed states wait in, or have: how many in each, and since when the oldest of them.
+    pub fn waiting(&self) -> impl Iterator<Item = (&'static str, usize, Timestamp)> {
+        let oldest = self.open.oldest.iter();
+        oldest.map(|(state, since)| (*state, since.len(), since.first().map_or(Timestamp::MAX, |(at, _)| *at)))
+    }
+
     /// The call a state would have open.
     #[must_use]
     pub fn call_of(&self, key: &[u8], value: &[u8]) -> Option<CallRequest> {
@@ -417,6 +424,9 @@ impl Store {
 struct OpenStates {
     deadline: Option<DeadlineOf>,
     call: Option<CallOf>,
+    waiting: Option<WaitingOf>,
+    waiting_of: HashMap<Key, (&'static str, Timestamp)>,
+    oldest: BTreeMap<&'static str, BTreeSet<(Timestamp, Key)>>,
     deadlines: BTreeSet<(Timestamp, Key)>,
     deadline_of: HashMap<Key, Timestamp>,
     calls: BTreeMap<Key, CallRequest>,
@@ -425,6 +435,9 @@ struct OpenStates {
 impl OpenStates {
     /// A state changed; gives its open call.
     fn update(&mut self, key: &Key, value: Option<&[u8]>) -> Option<&CallRequest> {
+        if let Some(waiting) = self.waiting {
+            self.wait(key, value.and_then(waiting));
+        }
         if self.deadline.is_none() && self.call.is_none() {
             return None;
         }
@@ -453,8 +466,31 @@ impl OpenStates {
         }
     }
 
+    /// What a state waits in now. It may say "since now" at each change; it has waited since it first said so.
+    fn wait(&mut self, key: &Key, mut waits: Option<(&'static str, Timestamp)>) {
+        let before = match waits {
+            Some(now) => self.waiting_of.insert(key.clone(), now),
+            None => self.waiting_of.remove(key),
+        };
+        if let Some((state, since)) = before {
+            if let Some(now) = waits.as_mut().filter(|now| now.0 == state && now.1 > since) {
+                now.1 = since;
+                self.waiting_of.insert(key.clone(), (state, since));
+            }
+            if waits == before {
+                return;
+            }
+            if let Some(oldest) = self.oldest.get_mut(state) {
+                oldest.remove(&(since, key.clone()));
+            }
+        }
+        if let Some((state, since)) = waits {
+            self.oldest.entry(state).or_default().insert((since, key.clone()));
+        }
+    }
+
     fn contains(&self, key: &Key) -> bool {
-        self.deadline_of.contains_key(key) || self.calls.contains_key(key)
+        self.deadline_of.contains_key(key) || self.calls.contains_key(key) || self.waiting_of.contains_key(key)
     }
 
     fn len(&self) -> usize {
@@ -464,6 +500,8 @@ impl OpenStates {
     fn clear(&mut self) {
         self.deadlines.clear();
         self.deadline_of.clear();
+        self.waiting_of.clear();
+        self.oldest.clear();
         self.calls.clear();
     }
 }
@@ -548,4 +586,39 @@ fn decode_positions(bytes: &[u8], find: FindTopic<'_>) -> Option<BTreeMap<TopicP
         }
     }
     Some(positions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first byte names what the state waits in, the second since when.
+    fn waiting(value: &[u8]) -> Option<(&'static str, Timestamp)> {
+        let state = match value.first()? {
+            b'a' => "a",
+            b'b' => "b",
+            _ => return None,
+        };
+        Some((state, value.get(1).copied()?.into()))
+    }
+
+    #[test]
+    fn a_state_waits_since_it_first_said_so_and_the_oldest_of_each_is_known() {
+        let mut open = OpenStates { waiting: Some(waiting), ..OpenStates::default() };
+        let mut says = |key: &[u8], value: Option<&[u8]>| {
+            open.update(&Key::from(key), value);
+            let told = |(state, since): (&&'static str, &BTreeSet<(Timestamp, Key)>)| {
+                (*state, since.len(), since.first().map(|(at, _)| *at))
+            };
+            open.oldest.iter().map(told).collect::<Vec<_>>()
+        };
+        assert_eq!(says(b"1", Some(b"a\x05")), [("a", 1, Some(5))]);
+        assert_eq!(says(b"2", Some(b"a\x03")), [("a", 2, Some(3))]);
+        assert_eq!(says(b"2", Some(b"a\x09")), [("a", 2, Some(3))], "it goes on waiting");
+        assert_eq!(says(b"2", Some(b"b\x0a")), [("a", 1, Some(5)), ("b", 1, Some(10))]);
+        assert_eq!(says(b"2", Some(b"a\x0b")), [("a", 2, Some(5)), ("b", 0, None)]);
+        assert_eq!(says(b"1", Some(b"done")), [("a", 1, Some(11)), ("b", 0, None)]);
+        assert_eq!(says(b"2", None), [("a", 0, None), ("b", 0, None)]);
+        assert!(open.waiting_of.is_empty());
+    }
 }

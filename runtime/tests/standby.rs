@@ -27,6 +27,7 @@ fn with_an_input_table() -> Driver {
         format: "count 1".into(),
         deadline: None,
         call: None,
+        waiting: None,
     });
     let text = counting::TOPOLOGY.replace(
         "[processors.count.stores.last]",

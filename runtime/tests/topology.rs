@@ -30,7 +30,7 @@ fn every_fault_is_reported_at_once_with_its_place() {
             .replace("write_out = \"5s\"", "write_out = \"5 seconds\"")
             .replace("stock = [\"stock\"]", "stock = [\"stok\"]")
     });
-    assert!(text.contains("8:") && text.contains("no duration"), "{text}");
+    assert!(text.contains("9:13") && text.contains("no duration"), "{text}");
     assert!(text.contains("there is no topic orders.plaecd"), "{text}");
     assert!(text.contains("there is no processor stok"), "{text}");
     assert!(text.contains("processor intake has no input"), "{text}");
@@ -46,17 +46,17 @@ fn inputs_must_be_co_partitioned() {
 
 #[test]
 fn nothing_is_written_that_nobody_reads() {
-    let text = faults(|t| {
-        t.replace(
-            "\"orders.rejected\", \"payments.events\", \"orders.events\"]\non",
-            "\"payments.events\", \"orders.events\"]\non",
-        )
-        .replace(
-            "table-of = [\"orders.accepted\", \"orders.rejected\", \"payments.events\", \"orders.events\"]",
-            "table-of = [\"orders.accepted\", \"payments.events\", \"orders.events\"]",
-        )
-    });
-    assert!(text.contains("orders.rejected is written but nobody reads it"), "{text}");
+    let text = faults(|t| t.replace("\"stock.events\", \"orders.cancel-requested\"", "\"orders.cancel-requested\""));
+    assert!(text.contains("stock.events is written but nobody reads it"), "{text}");
+}
+
+#[test]
+fn only_a_compacted_topic_has_a_compaction_lag() {
+    let shipped = parse(SHIPPED).unwrap();
+    let levels = shipped.topic(shipped.find_topic("stock.levels").unwrap());
+    assert_eq!(levels.compaction_lag_ms, Some(30 * 86_400_000));
+    let text = faults(|t| t.replacen("retention = \"14d\"", "retention = \"14d\"\ncompaction-lag = \"1d\"", 1));
+    assert!(text.contains("orders.placed is not compacted and has no compaction-lag: remove this line"), "{text}");
 }
 
 #[test]

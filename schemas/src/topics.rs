@@ -102,6 +102,9 @@ topics! {
     StockLevel, "stock-level", STOCK_LEVELS = "stock.levels", FullTransitive;
 }
 
+/// Topics whose keys are SKUs; those of all others are order ids.
+pub const KEYED_BY_SKU: &[&str] = &[CATALOG_PRODUCTS, STOCK_ADJUSTMENTS, STOCK_COMMANDS, STOCK_LEVELS];
+
 /// The dead-letter topic of a processor: `dead-letters.<processor>`. Its records are the refused ones, byte for byte.
 pub fn dead_letters(processor: &str) -> String {
     format!("dead-letters.{processor}")

@@ -11,7 +11,7 @@ pub mod scenarios;
 
 use std::collections::BTreeMap;
 
-use millrace_audit::{Audit, Phase, ProviderEntry, Report};
+use millrace_audit::{Audit, Phase, ProviderEntry, Record, Report};
 use millrace_psp::LedgerEntry;
 use millrace_runtime::InputRecord;
 use millrace_schemas::{
@@ -123,13 +123,14 @@ pub fn audit(shop: &mut impl Shop, phase: Phase) -> Report {
     let mut names: Vec<&str> = TOPICS.iter().map(|topic| topic.topic).collect();
     names.extend(letters.iter().map(String::as_str));
     for (topic, partition, record) in shop.records(&names) {
-        let key = record.key.as_deref().unwrap_or_default();
-        if topic.starts_with("dead-letters.") {
-            let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-            audit.dead_letter(&topic, partition, record.offset, key, headers);
-        } else {
-            audit.record(&topic, partition, record.offset, key, record.value.as_deref(), record.timestamp);
-        }
+        let record = Record {
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: record.key.as_deref().unwrap_or_default(),
+            value: record.value.as_deref(),
+            headers: &record.headers,
+        };
+        audit.record(&topic, partition, &record);
     }
     for entry in shop.ledger() {
         audit.provider(&ProviderEntry {

@@ -136,6 +136,34 @@ pub fn cancelled_by_customer(shop: &mut impl Shop) {
     until_status(shop, "cancel-2", OrderStatus::Completed);
     let sofa = level(shop, "sofa");
     assert_eq!((sofa.on_hand, sofa.reserved, sofa.shipped), (9, 0, 1));
+    // A cancel of an order that intake rejects waits for nobody, whichever of the two comes first. The same order again,
+    // and another body under its id, change nothing of that.
+    for (id, cancel_first) in [("cancel-3", true), ("cancel-4", false)] {
+        if cancel_first {
+            cancel(shop, id);
+        }
+        place(shop, &order(id, &[("no such sofa", 1)], "tok_visa"));
+        place(shop, &order(id, &[("no such sofa", 1)], "tok_visa"));
+        place(shop, &order(id, &[("sofa", 1)], "tok_visa"));
+        if !cancel_first {
+            shop.until("both bodies are rejected", &mut |shop| {
+                rejections(shop).iter().filter(|r| r.order_id == id).count() == 2
+            });
+            cancel(shop, id);
+        }
+        let ended = until_status(shop, id, OrderStatus::Cancelled);
+        assert!(ended.detail.contains("rejected by intake"), "{ended:?}");
+    }
+    // Another body under the id of an order that goes on is rejected, and the order goes on.
+    place(shop, &order("cancel-5", &[("sofa", 1)], "tok_visa"));
+    place(shop, &order("cancel-5", &[("no such sofa", 1)], "tok_visa"));
+    until_status(shop, "cancel-5", OrderStatus::Confirmed);
+    shop.until("the other body is rejected", &mut |shop| {
+        rejections(shop).iter().any(|r| r.order_id == "cancel-5" && r.reason == RejectReason::ConflictingDuplicate)
+    });
+    ship(shop, "cancel-5", "c-5", &[]);
+    deliver(shop, "cancel-5");
+    until_status(shop, "cancel-5", OrderStatus::Completed);
     assert_every_promise_holds(shop);
 }
 

@@ -18,6 +18,7 @@ pub mod standbys;
 pub mod state_directory;
 pub mod stream_threads;
 pub mod topics;
+pub mod transaction;
 
 pub use calls::CallPool;
 pub use clock::SystemClock;
@@ -30,3 +31,4 @@ pub use reader::{From, PlacedRecord, ReadError, TopicReader};
 pub use standbys::{StandbyConfig, Standbys};
 pub use state_directory::{StateDirectory, StateSettings};
 pub use stream_threads::{Asks, Listener, Said, StreamThreads, start};
+pub use transaction::{Transaction, TransactionError};

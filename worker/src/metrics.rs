@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_runtime::{Clock, ProcessorId, Report, StandbyReport, TaskId, TaskState, Timestamp, Topology};
+use millrace_runtime::{
+    Clock, Offset, ProcessorId, Report, StandbyReport, TaskId, TaskState, Timestamp, TopicPartition, Topology,
+};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -47,6 +49,9 @@ pub struct Metrics {
     standby_tasks: IntGauge,
     standby_lag: IntGaugeVec,
     standby_records: IntCounter,
+    waiting: IntGaugeVec,
+    oldest_waiting: GaugeVec,
+    globals: IntGaugeVec,
     held: Mutex<Held>,
 }
 
@@ -70,8 +75,9 @@ struct Held {
     stores: Option<StateDirectory>,
     /// Time of the newest record each task has handled.
     newest: BTreeMap<TaskId, Timestamp>,
-    /// What each processor reads, by names: filled with the first report.
+    /// What each processor reads, by names, and the names of all topics: filled with the first report.
     inputs: BTreeMap<ProcessorId, (String, Vec<String>)>,
+    topics: Vec<String>,
 }
 
 fn inputs_of(topology: &Topology) -> BTreeMap<ProcessorId, (String, Vec<String>)> {
@@ -86,6 +92,8 @@ fn inputs_of(topology: &Topology) -> BTreeMap<ProcessorId, (String, Vec<String>)
 struct Now {
     calls: usize,
     memtable: usize,
+    waiting: BTreeMap<(ProcessorId, &'static str), (usize, Timestamp)>,
+    globals: BTreeMap<(ProcessorId, TopicPartition), Offset>,
     tasks: Vec<(TaskId, TaskState)>,
 }
 
@@ -179,6 +187,23 @@ impl Metrics {
                 &["processor", "partition"],
             )?,
             standby_records: counter("millrace_standby_records_total", "Records applied to standby copies")?,
+            waiting: gauges(
+                "millrace_waiting",
+                "States that wait, such as orders that are not at their end, by what they wait in",
+                &["processor", "state"],
+            )?,
+            oldest_waiting: registered(
+                add,
+                GaugeVec::new(
+                    Opts::new("millrace_oldest_waiting_seconds", "How long the oldest state waits in what it waits in"),
+                    &["processor", "state"],
+                )?,
+            )?,
+            globals: gauges(
+                "millrace_global_table_offset",
+                "Offset up to which a global table has read its topic; of several threads, the one that is behind",
+                &["processor", "topic", "partition"],
+            )?,
             registry,
             held: Mutex::default(),
         })
@@ -210,6 +235,7 @@ impl Metrics {
         }
         if held.inputs.is_empty() {
             held.inputs = inputs_of(topology);
+            held.topics = topology.topics.iter().map(|topic| topic.name.to_string()).collect();
         }
         self.add_by_processor(report);
         self.commits.inc_by(report.commits);
@@ -226,6 +252,8 @@ impl Metrics {
         }
         let now = held.threads.entry(said.thread).or_default();
         (now.calls, now.memtable) = (report.calls_in_flight, report.memtable_bytes);
+        now.waiting.clone_from(&report.waiting);
+        now.globals.clone_from(&report.globals);
         if let Some(tasks) = &said.tasks {
             now.tasks.clone_from(tasks);
         }
@@ -341,12 +369,48 @@ impl Metrics {
             }
         }
         let now = SystemClock::default().now();
+        self.tell_waiting(&held, now);
+        self.tell_globals(&held);
         for (task, at) in &held.newest {
             let Some((name, inputs)) = held.inputs.get(&task.processor) else { continue };
             let waits = inputs.iter().any(|input| behind.contains(&(input.clone(), task.partition)));
             #[allow(clippy::cast_precision_loss)]
             let seconds = if waits { (now - at).max(0) as f64 / 1_000.0 } else { 0.0 };
             self.lag_seconds.with_label_values(&[name, &task.partition.to_string()]).set(seconds);
+        }
+    }
+
+    fn tell_globals(&self, held: &Held) {
+        let mut furthest_behind: BTreeMap<(ProcessorId, TopicPartition), Offset> = BTreeMap::new();
+        for (place, next) in held.threads.values().flat_map(|thread| &thread.globals) {
+            let behind = furthest_behind.entry(*place).or_insert(*next);
+            *behind = (*behind).min(*next);
+        }
+        for ((processor, from), next) in furthest_behind {
+            let name = held.inputs.get(&processor).map(|(name, _)| name);
+            if let (Some(name), Some(topic)) = (name, held.topics.get(usize::from(from.topic.0))) {
+                let labels = [name.as_str(), topic.as_str(), &from.partition.to_string()];
+                self.globals.with_label_values(&labels).set(next);
+            }
+        }
+    }
+
+    /// What the tasks of this process say now; what moved away with a task is no longer told.
+    fn tell_waiting(&self, held: &Held, now: Timestamp) {
+        self.waiting.reset();
+        self.oldest_waiting.reset();
+        let mut sums: BTreeMap<(ProcessorId, &'static str), (usize, Timestamp)> = BTreeMap::new();
+        for (place, (count, oldest)) in held.threads.values().flat_map(|thread| &thread.waiting) {
+            let sum = sums.entry(*place).or_insert((0, *oldest));
+            *sum = (sum.0 + count, sum.1.min(*oldest));
+        }
+        for ((processor, state), (count, oldest)) in sums {
+            let Some((name, _)) = held.inputs.get(&processor) else { continue };
+            let labels = [name.as_str(), state];
+            #[allow(clippy::cast_precision_loss)]
+            let seconds = if count > 0 { (now - oldest).max(0) as f64 / 1_000.0 } else { 0.0 };
+            self.oldest_waiting.with_label_values(&labels).set(seconds);
+            self.waiting.with_label_values(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 }
@@ -450,6 +514,35 @@ mod tests {
         }
         metrics.add_standbys(&topology, &StandbyReport::default());
         assert!(!metrics.text().contains("millrace_standby_lag_records{"), "a copy that is gone lags no more");
+    }
+
+    #[test]
+    fn the_oldest_state_that_waits_is_told_over_all_threads_and_no_longer_once_it_is_gone() {
+        let topology = millrace_runtime::parse(
+            "application = \"a\"\n[topics.t]\npartitions = 1\nretention = \"1d\"\n[processors.p]\ninputs = [\"t\"]\n\
+             [sub-topologies]\ns = [\"p\"]\n",
+        )
+        .unwrap();
+        let metrics = Metrics::new(&topology).unwrap();
+        let now = SystemClock::default().now();
+        let say = |thread: usize, waiting: &[(&'static str, usize, i64)]| {
+            let of = |(state, count, ago): &(&'static str, usize, i64)| ((ProcessorId(0), *state), (*count, now - ago));
+            let report = Report { waiting: waiting.iter().map(of).collect(), ..Report::default() };
+            metrics.add(&topology, &Said { thread, report, tasks: None });
+        };
+        let seconds = |state: &str| {
+            let text = metrics.text();
+            let name = format!("millrace_oldest_waiting_seconds{{processor=\"p\",state=\"{state}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&name)).map(|seconds| seconds.parse::<f64>().unwrap())
+        };
+        say(0, &[("RESERVING", 2, 5_000)]);
+        say(1, &[("RESERVING", 3, 60_000), ("CONFIRMED", 1, 1_000)]);
+        assert!(seconds("RESERVING").is_some_and(|seconds| (60.0..120.0).contains(&seconds)));
+        assert!(metrics.text().contains("millrace_waiting{processor=\"p\",state=\"RESERVING\"} 5"));
+        say(1, &[("RESERVING", 0, 0)]);
+        assert!(seconds("RESERVING").is_some_and(|seconds| (5.0..60.0).contains(&seconds)));
+        say(0, &[("RESERVING", 0, 0)]);
+        assert_eq!(seconds("RESERVING"), Some(0.0));
     }
 
     #[test]

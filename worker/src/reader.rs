@@ -167,6 +167,11 @@ impl TopicReader {
         self.partitions.values().all(|progress| progress.end == 0)
     }
 
+    /// Where each partition ended when the reader was made, or last looked.
+    pub fn ends(&self) -> impl Iterator<Item = (&str, i32, i64)> {
+        self.partitions.iter().map(|((topic, partition), progress)| (&**topic, *partition, progress.end))
+    }
+
     /// Whether everything that stood in the topics when the reader was made has been read.
     #[must_use]
     pub fn has_caught_up(&self) -> bool {

@@ -5,13 +5,14 @@
 //! customer; `nobody` is rejected. `whole` is also submitted again, once the same and once with another body; one
 //! record of orders.placed is unreadable.
 
-use millrace_audit::{Audit, Phase, ProviderEntry, Report};
+use millrace_audit::{Audit, Phase, ProviderEntry, Record, Report};
 use millrace_schemas::*;
 
 /// What is left of a topic: partition, offset, record.
 type Queue<'h> = std::collections::VecDeque<(i32, i64, &'h Any)>;
 
-/// A record of any type.
+/// A record of any type; not every test makes every one.
+#[allow(dead_code)]
 #[derive(Clone, Debug)]
 pub enum Any {
     Placed(OrderPlaced),
@@ -30,6 +31,12 @@ pub enum Any {
     Garbage,
     /// A dead letter of intake for that place.
     Letter(&'static str, i32, i64),
+    /// The same for a record that can be read, with its key and value.
+    LetterOf(Box<Any>, i32, i64),
+    /// A mark of the letter at that offset of its partition.
+    Mark(&'static str, i64),
+    /// A record put back from the letter of intake at that partition and offset.
+    Again(Box<Any>, i32, i64),
 }
 
 impl Any {
@@ -47,7 +54,8 @@ impl Any {
             Self::Cancel(_) => topics::ORDERS_CANCEL_REQUESTED,
             Self::Shipment(_) => topics::SHIPMENTS_UPDATES,
             Self::Order(_) => topics::ORDERS_EVENTS,
-            Self::Letter(..) => "dead-letters.intake",
+            Self::Letter(..) | Self::LetterOf(..) | Self::Mark(..) => "dead-letters.intake",
+            Self::Again(record, ..) => record.topic(),
         }
     }
 
@@ -66,7 +74,8 @@ impl Any {
             Self::Shipment(r) => r.order_id.clone(),
             Self::Order(r) => r.order_id.clone(),
             Self::Garbage => "garbage".to_owned(),
-            Self::Letter(..) => "garbage".to_owned(),
+            Self::Letter(..) | Self::Mark(..) => "garbage".to_owned(),
+            Self::Again(record, ..) | Self::LetterOf(record, ..) => record.key(),
         }
     }
 
@@ -86,8 +95,31 @@ impl Any {
             Self::Shipment(r) => codec.encode(self.topic(), r, &mut out),
             Self::Order(r) => codec.encode(self.topic(), r, &mut out),
             Self::Garbage | Self::Letter(..) => out.extend(b"no record"),
+            Self::Mark(..) => {}
+            Self::Again(record, ..) | Self::LetterOf(record, ..) => out = record.value(codec),
         }
         out
+    }
+
+    pub fn headers(&self) -> Vec<(String, Vec<u8>)> {
+        let text = |headers: &[(&str, String)]| {
+            headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
+        };
+        match self {
+            Self::Letter(topic, partition, offset) => text(&[
+                ("millrace.topic", (*topic).to_owned()),
+                ("millrace.partition", partition.to_string()),
+                ("millrace.offset", offset.to_string()),
+            ]),
+            Self::LetterOf(record, partition, offset) => Self::Letter(record.topic(), *partition, *offset).headers(),
+            Self::Mark(mark, letter) => {
+                text(&[("millrace.mark", (*mark).to_owned()), ("millrace.letter", letter.to_string())])
+            }
+            Self::Again(_, partition, offset) => {
+                text(&[("millrace.replayed", format!("dead-letters.intake-{partition}@{offset}"))])
+            }
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -96,6 +128,10 @@ impl Any {
 pub struct History {
     pub records: Vec<(i32, Any)>,
     pub provider: Vec<ProviderEntry>,
+    /// As the topology would say it of the balances.
+    pub compaction_lag_ms: Option<i64>,
+    /// Times of records; those not named are of 1 ms.
+    pub times: std::collections::BTreeMap<(&'static str, i32, i64), i64>,
     levels: std::collections::BTreeMap<String, StockLevel>,
     payments: std::collections::BTreeMap<String, PaymentEvent>,
     orders: std::collections::BTreeMap<String, OrderEvent>,
@@ -132,6 +168,11 @@ fn stock_lines(lines: &[(&str, i32)]) -> Vec<StockLine> {
 }
 
 impl History {
+    #[allow(dead_code)]
+    pub fn compact_after(&mut self, lag_ms: i64) {
+        self.compaction_lag_ms = Some(lag_ms);
+    }
+
     pub fn push(&mut self, partition: i32, record: Any) {
         self.records.push((partition, record));
     }
@@ -464,7 +505,7 @@ impl History {
 
     pub fn audit_in_order(&self, pick: &mut dyn FnMut(usize) -> usize) -> Audit {
         let codec = Codec::offline();
-        let mut audit = Audit::new(codec.clone());
+        let mut audit = Audit::new(codec.clone()).levels_compact_after(self.compaction_lag_ms);
         let mut queues: Vec<(&str, Queue<'_>)> = Vec::new();
         let mut ends: std::collections::HashMap<(&str, i32), i64> = std::collections::HashMap::new();
         for (partition, record) in &self.records {
@@ -482,19 +523,11 @@ impl History {
                 queues.remove(at);
                 continue;
             };
-            let key = record.key();
-            if let Any::Letter(topic, of_partition, of_offset) = record {
-                let headers = [
-                    ("millrace.topic", topic.as_bytes().to_vec()),
-                    ("millrace.partition", of_partition.to_string().into_bytes()),
-                    ("millrace.offset", of_offset.to_string().into_bytes()),
-                ];
-                let headers = headers.iter().map(|(name, value)| (*name, value.as_slice()));
-                audit.dead_letter(record.topic(), partition, offset, key.as_bytes(), headers);
-            } else {
-                let value = record.value(&codec);
-                audit.record(record.topic(), partition, offset, key.as_bytes(), Some(&value), 1);
-            }
+            let (key, value, headers) = (record.key(), record.value(&codec), record.headers());
+            let timestamp = self.times.get(&(record.topic(), partition, offset)).copied().unwrap_or(1);
+            let value = (!matches!(record, Any::Mark(..))).then_some(value.as_slice());
+            let read = Record { offset, timestamp, key: key.as_bytes(), value, headers: &headers };
+            audit.record(record.topic(), partition, &read);
         }
         for entry in &self.provider {
             audit.provider(entry);

@@ -3,13 +3,13 @@
 
 use millrace_schemas::{
     CancelReason, CancelRequested, Group, GroupState, Money as Amount, OrderEvent, OrderEventKind, OrderStatus,
-    PaymentCommand, PaymentEvent, PaymentState, ShipmentUpdate, ShipmentUpdateKind, StockCommand, StockEvent,
-    StockEventKind,
+    PaymentCommand, PaymentEvent, PaymentState, RejectReason, ShipmentUpdate, ShipmentUpdateKind, StockCommand,
+    StockEvent, StockEventKind,
 };
 
-use super::lines::{Accepted, Word, by_partition};
+use super::lines::{Accepted, Intake, Word, by_partition};
 use super::shipments::{on_delivered, on_word};
-use super::state::{Cause, Money, TRANSITIONS, is_final, money, nothing_known};
+use super::state::{Cause, Money, TRANSITIONS, ends_the_order, is_final, money, nothing_known};
 use super::turn::Turn;
 
 /// The numbers fulfillment is run with; times in ms.
@@ -34,6 +34,8 @@ pub struct Policy {
 pub enum Input<'a> {
     /// The accepted order was read.
     Accepted,
+    /// Intake rejected a body under the order's id.
+    Rejected(RejectReason),
     /// The payment moved.
     Payment(&'a PaymentEvent),
     /// The ledger answered.
@@ -68,9 +70,9 @@ impl Decision {
 /// How often an authorized order that was never read is waited for before its money is given back.
 const ORDER_PATIENCE: i64 = 6;
 
-/// Whether the accepted order matters for this input.
+/// Whether what intake said of the order matters for this input.
 #[must_use]
-pub fn needs_accepted(order: Option<&OrderEvent>, input: Input<'_>) -> bool {
+pub fn needs_intake(order: Option<&OrderEvent>, input: Input<'_>) -> bool {
     let status = order.map_or(OrderStatus::Unknown, |order| order.status);
     match (status, input) {
         (OrderStatus::AwaitingOrder, Input::Accepted) | (OrderStatus::Reserving, Input::Deadline) => true,
@@ -85,7 +87,7 @@ pub fn needs_accepted(order: Option<&OrderEvent>, input: Input<'_>) -> bool {
 
 /// What follows for an order.
 ///
-/// `accepted` is the accepted order where it was read and [`needs_accepted`] says so. A repeated or late input changes
+/// `intake` is what intake said of the order, where it was read and [`needs_intake`] says so. A repeated or late input changes
 /// nothing. What cannot be done any more (a cancel after shipping, a shipment of a cancelled order) is refused with an
 /// event that says why.
 ///
@@ -94,7 +96,7 @@ pub fn needs_accepted(order: Option<&OrderEvent>, input: Input<'_>) -> bool {
 pub fn decide(
     order_id: &str,
     order: Option<OrderEvent>,
-    accepted: Option<Accepted>,
+    intake: Intake,
     input: Input<'_>,
     now: i64,
     policy: &Policy,
@@ -103,7 +105,8 @@ pub fn decide(
     let from = order.status;
     let turn = |cause| Turn::new(order, cause, now, policy);
     let (cause, decision) = match input {
-        Input::Accepted => (Cause::Accepted, on_accepted(turn(Cause::Accepted), accepted)),
+        Input::Accepted => (Cause::Accepted, on_accepted(turn(Cause::Accepted), intake.accepted())),
+        Input::Rejected(reason) => (Cause::Rejected, on_rejected(turn(Cause::Rejected), reason)),
         Input::Payment(event) => {
             let cause = match money(event.state) {
                 Money::Unheard => return Ok(Decision::nothing(None)),
@@ -112,7 +115,7 @@ pub fn decide(
                 Money::Taken => Cause::Captured,
                 Money::Gone => Cause::PaymentEnded,
             };
-            (cause, on_payment(turn(cause), event, accepted))
+            (cause, on_payment(turn(cause), event, intake.accepted()))
         }
         Input::Stock(event) => {
             let cause = match event.kind {
@@ -127,18 +130,18 @@ pub fn decide(
             };
             (cause, on_stock(turn(cause), event))
         }
-        Input::Cancel(request) => {
-            (Cause::CancelRequested, on_cancel(turn(Cause::CancelRequested), request, accepted.as_ref()))
-        }
+        Input::Cancel(request) => (Cause::CancelRequested, on_cancel(turn(Cause::CancelRequested), request, intake)),
         Input::Shipment(update) => match update.kind {
             ShipmentUpdateKind::Shipped => {
-                (Cause::Shipped, on_word(turn(Cause::Shipped), Word::Shipped, update, accepted)?)
+                (Cause::Shipped, on_word(turn(Cause::Shipped), Word::Shipped, update, intake.accepted())?)
             }
-            ShipmentUpdateKind::Short => (Cause::Short, on_word(turn(Cause::Short), Word::Short, update, accepted)?),
+            ShipmentUpdateKind::Short => {
+                (Cause::Short, on_word(turn(Cause::Short), Word::Short, update, intake.accepted())?)
+            }
             ShipmentUpdateKind::Delivered => (Cause::Delivered, on_delivered(turn(Cause::Delivered), update)?),
             ShipmentUpdateKind::Unknown => return Err("its kind is not known here".to_owned()),
         },
-        Input::Deadline => (Cause::Deadline, on_deadline(turn(Cause::Deadline), accepted)),
+        Input::Deadline => (Cause::Deadline, on_deadline(turn(Cause::Deadline), intake.accepted())),
     };
     if let Some(event) = &decision.event {
         let step = (from, cause, event.status);
@@ -156,6 +159,16 @@ fn on_accepted(mut turn: Turn<'_>, accepted: Option<Accepted>) -> Decision {
         return turn.finish(OrderStatus::AwaitingPayment, OrderEventKind::Noted, "order read, cancel wanted");
     }
     reserve(turn, accepted)
+}
+
+/// Only a cancel can wait for an order that is none: it is done. What an order is known by otherwise says that it was
+/// accepted.
+fn on_rejected(turn: Turn<'_>, reason: RejectReason) -> Decision {
+    let waits = turn.order.status == OrderStatus::AwaitingOrder && turn.order.cancel_wanted;
+    if waits && ends_the_order(reason) {
+        return turn.finish(OrderStatus::Cancelled, OrderEventKind::Cancelled, "rejected by intake");
+    }
+    Decision::nothing(None)
 }
 
 /// One command per group of lines whose SKUs live on one stock partition.
@@ -313,17 +326,23 @@ fn shortage(event: &StockEvent) -> String {
     detail
 }
 
-fn on_cancel(mut turn: Turn<'_>, request: &CancelRequested, accepted: Option<&Accepted>) -> Decision {
+fn on_cancel(mut turn: Turn<'_>, request: &CancelRequested, intake: Intake) -> Decision {
     let why = || format!("cancel {} by {}: {}", request.request_id, request.requested_by, request.reason);
     match turn.order.status {
         OrderStatus::Unknown => {
             turn.order.cancel_wanted = true;
             turn.order.cancel_reason = Some(CancelReason::Customer);
-            let mut status = OrderStatus::AwaitingOrder;
-            if let Some(accepted) = accepted {
-                turn.knows(accepted);
-                status = OrderStatus::AwaitingPayment;
-            }
+            let status = match &intake {
+                Intake::Silent => OrderStatus::AwaitingOrder,
+                Intake::Accepted(accepted) => {
+                    turn.knows(accepted);
+                    OrderStatus::AwaitingPayment
+                }
+                Intake::Rejected => {
+                    let detail = format!("rejected by intake; {}", why());
+                    return turn.finish(OrderStatus::Cancelled, OrderEventKind::Cancelled, &detail);
+                }
+            };
             turn.give_money_back("cancelled"); // payment remembers it, whatever it knows of the order
             turn.finish(status, OrderEventKind::CancelRequested, &why())
         }

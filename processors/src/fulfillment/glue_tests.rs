@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use millrace_runtime::testing::{Emitted, Solo};
 use millrace_runtime::{Failure, TaskContext};
 use millrace_schemas::{
-    AvroRecord, Codec, GroupState, OrderEvent, OrderEventKind, OrderStatus, PaymentCommand, PaymentCommandKind,
-    PaymentState, ShipmentUpdateKind, StockCommand, StockCommandKind, StockEvent, StockEventKind, murmur2_partition,
-    topics,
+    AvroRecord, Codec, GroupState, OrderEvent, OrderEventKind, OrderRejected, OrderStatus, PaymentCommand,
+    PaymentCommandKind, PaymentState, RejectReason, ShipmentUpdateKind, StockCommand, StockCommandKind, StockEvent,
+    StockEventKind, murmur2_partition, topics,
 };
 
 use super::tests::{cancel_of, order_of, paid, word_of};
-use super::{LINES, ORDERS, definition, state};
+use super::{LINES, ORDERS, REJECTED, definition, state};
 use crate::wire::datum;
 
 const ORDER: &str = "order-1";
@@ -29,6 +29,7 @@ impl Bench {
         let codec = Codec::offline();
         let named = [
             topics::ORDERS_ACCEPTED,
+            topics::ORDERS_REJECTED,
             topics::PAYMENTS_EVENTS,
             topics::STOCK_EVENTS,
             topics::ORDERS_CANCEL_REQUESTED,
@@ -67,6 +68,20 @@ impl Bench {
     fn accept(&mut self) -> Vec<Emitted> {
         let order = order_of(ORDER, &[("a", 1), ("c", 2)]);
         self.give(topics::ORDERS_ACCEPTED, ORDER, &order).unwrap()
+    }
+
+    fn reject(&mut self, reason: RejectReason) -> Vec<Emitted> {
+        let rejected = OrderRejected {
+            order_id: ORDER.to_owned(),
+            customer_id: "c1".to_owned(),
+            reason,
+            detail: String::new(),
+            skus: Vec::new(),
+            fingerprint: String::new(),
+            placed_at: 0,
+            rejected_at: 0,
+        };
+        self.give(topics::ORDERS_REJECTED, ORDER, &rejected).unwrap()
     }
 
     fn pay(&mut self, state: PaymentState, captured: i64) -> Vec<Emitted> {
@@ -146,6 +161,26 @@ fn the_order_may_be_read_after_its_payment() {
 }
 
 #[test]
+fn a_rejection_is_remembered_for_the_cancel_that_comes_after_it_and_one_of_another_body_is_not() {
+    for forgetful in [false, true] {
+        let mut bench = Bench::new(forgetful);
+        assert!(bench.reject(RejectReason::ConflictingDuplicate).is_empty());
+        assert_eq!(bench.solo.get(REJECTED, ORDER.as_bytes()), None);
+        assert!(bench.reject(RejectReason::SoldOut).is_empty(), "a rejection alone writes nothing");
+        assert!(bench.solo.get(REJECTED, ORDER.as_bytes()).is_some());
+        let out = bench.give(topics::ORDERS_CANCEL_REQUESTED, ORDER, &cancel_of(ORDER)).unwrap();
+        assert_eq!((out.len(), bench.order().status), (1, OrderStatus::Cancelled));
+        let mut bench = Bench::new(forgetful);
+        bench.give(topics::ORDERS_CANCEL_REQUESTED, ORDER, &cancel_of(ORDER)).unwrap();
+        assert!(bench.reject(RejectReason::ConflictingDuplicate).is_empty());
+        assert_eq!(bench.order().status, OrderStatus::AwaitingOrder);
+        assert_eq!(bench.reject(RejectReason::SoldOut).len(), 1);
+        assert_eq!(bench.order().status, OrderStatus::Cancelled);
+        assert!(bench.solo.due().is_empty(), "nobody waits for anything");
+    }
+}
+
+#[test]
 fn a_deadline_asks_the_ledger_again_and_moves() {
     let mut bench = Bench::new(false);
     bench.accept();
@@ -189,6 +224,7 @@ fn what_does_not_belong_here_or_says_nothing_is_poison_and_changes_nothing() {
     poison(bench.word(ShipmentUpdateKind::Shipped)); // not confirmed yet
     for topic in [
         topics::ORDERS_ACCEPTED,
+        topics::ORDERS_REJECTED,
         topics::PAYMENTS_EVENTS,
         topics::STOCK_EVENTS,
         topics::ORDERS_CANCEL_REQUESTED,

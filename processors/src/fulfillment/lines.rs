@@ -14,6 +14,28 @@ pub struct Accepted {
     pub lines: Result<Vec<PricedLine>, String>,
 }
 
+/// What intake said of an order, as far as it was read and matters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Intake {
+    /// Nothing was read, or it does not matter.
+    Silent,
+    /// It is an order.
+    Accepted(Accepted),
+    /// It is none and never will be.
+    Rejected,
+}
+
+impl Intake {
+    /// The accepted order.
+    #[must_use]
+    pub fn accepted(self) -> Option<Accepted> {
+        match self {
+            Self::Accepted(accepted) => Some(accepted),
+            Self::Silent | Self::Rejected => None,
+        }
+    }
+}
+
 impl From<OrderAccepted> for Accepted {
     fn from(order: OrderAccepted) -> Self {
         Self { customer_id: order.customer_id, total: order.total, lines: added_up(order.lines) }

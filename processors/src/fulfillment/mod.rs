@@ -28,16 +28,17 @@ use millrace_runtime::{
     TaskContext,
 };
 use millrace_schemas::{
-    AvroRecord, CancelRequested, Codec, OrderAccepted, OrderEvent, PaymentEvent, ShipmentUpdate, StockEvent,
-    StockEventKind, topics,
+    AvroRecord, CancelRequested, Codec, OrderAccepted, OrderEvent, OrderRejected, PaymentEvent, ShipmentUpdate,
+    StockEvent, StockEventKind, topics,
 };
 
 use crate::wire::{Table, Wire, datum, key_is, latest_format, owned};
-use decide::{Input, Policy, needs_accepted};
-use lines::Accepted;
+use decide::{Input, Policy, needs_intake};
+use lines::Intake;
 
 const LINES: usize = 0;
-const ORDERS: usize = 1;
+const REJECTED: usize = 1;
+const ORDERS: usize = 2;
 
 /// The processor as the engine needs to know it.
 #[must_use]
@@ -53,6 +54,15 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
                 format: format!("lines 1 {}", latest_format::<OrderAccepted>()),
                 deadline: None,
                 call: None,
+                waiting: None,
+            },
+            StoreDefinition {
+                name: "rejected",
+                tables: vec![rejected_ids(&wire)],
+                format: format!("rejected 1 {}", latest_format::<OrderRejected>()),
+                deadline: None,
+                call: None,
+                waiting: None,
             },
             StoreDefinition {
                 name: "orders",
@@ -60,6 +70,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
                 format: latest_format::<OrderEvent>(),
                 deadline: Some(|value| datum(value).ok().and_then(|order| state::deadline(&order))),
                 call: None,
+                waiting: Some(|value| datum(value).ok().and_then(|order| state::waiting(&order))),
             },
         ],
         globals: Vec::new(),
@@ -110,6 +121,20 @@ fn accepted_lines(wire: &Wire) -> TableDefinition {
     }
 }
 
+/// The ids of orders that intake rejected; nothing else of them matters.
+fn rejected_ids(wire: &Wire) -> TableDefinition {
+    let wire = wire.clone();
+    TableDefinition {
+        topic: topics::ORDERS_REJECTED,
+        fold: Arc::new(move |record, before| {
+            let (None, Some(value)) = (before, record.value) else { return Ok(Change::Keep) };
+            let rejected: OrderRejected = wire.decode(record.topic, value)?;
+            let own = rejected.order_id.as_bytes() == record.key && state::ends_the_order(rejected.reason);
+            Ok(if own { Change::Put(Vec::new()) } else { Change::Keep })
+        }),
+    }
+}
+
 struct Fulfillment {
     wire: Wire,
     lines: Table<OrderAccepted>,
@@ -129,6 +154,11 @@ impl Processor for Fulfillment {
                     return Err(Failure::poison(format!("an accepted order under another key, {id:?}")));
                 }
                 self.apply(id, Input::Accepted, step)
+            }
+            topics::ORDERS_REJECTED => {
+                let rejected: OrderRejected = self.wire.read(record)?;
+                key_is(record, &rejected.order_id)?;
+                self.apply(&rejected.order_id, Input::Rejected(rejected.reason), step)
             }
             topics::PAYMENTS_EVENTS => {
                 let event: PaymentEvent = self.wire.read(record)?;
@@ -165,12 +195,20 @@ impl Processor for Fulfillment {
 }
 
 impl Fulfillment {
+    /// What was read of intake's word. An accepted order counts, whatever became of its id before.
+    fn intake(&self, id: &str, step: &mut Step<'_>) -> Result<Intake, Failure> {
+        if let Some(accepted) = self.lines.get(step, id)? {
+            return Ok(Intake::Accepted(accepted.into()));
+        }
+        let rejected = step.get(REJECTED, id.as_bytes())?.is_some();
+        Ok(if rejected { Intake::Rejected } else { Intake::Silent })
+    }
+
     fn apply(&self, id: &str, input: Input<'_>, step: &mut Step<'_>) -> Outcome {
         owned(step, id, self.partitions)?;
         let order = self.orders.get(step, id)?;
-        let accepted =
-            if needs_accepted(order.as_ref(), input) { self.lines.get(step, id)?.map(Accepted::from) } else { None };
-        let decision = decide::decide(id, order, accepted, input, step.now(), &self.policy)
+        let intake = if needs_intake(order.as_ref(), input) { self.intake(id, step)? } else { Intake::Silent };
+        let decision = decide::decide(id, order, intake, input, step.now(), &self.policy)
             .map_err(|reason| Failure::poison(format!("order {id}: {reason}")))?;
         if let Some(notice) = decision.notice {
             step.count("fulfillment_notices", notice);

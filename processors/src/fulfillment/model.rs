@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use millrace_schemas::provider::{AUTHORIZATION_EXPIRED, ProviderResponse};
 use millrace_schemas::{
     CancelRequested, DeclineKind, OpenCall, OrderAccepted, OrderEvent, OrderEventKind, OrderStatus, PaymentCommand,
-    PaymentEvent, PaymentState, ProviderOperation, ShipmentUpdate, ShipmentUpdateKind, StockCommand, StockEvent,
-    murmur2_partition,
+    PaymentEvent, PaymentState, ProviderOperation, RejectReason, ShipmentUpdate, ShipmentUpdateKind, StockCommand,
+    StockEvent, murmur2_partition,
 };
 use proptest::prelude::*;
 
-use super::decide::{Input, decide, needs_accepted};
-use super::lines::Accepted;
-use super::state::{deadline, is_final};
+use super::decide::{Input, decide, needs_intake};
+use super::lines::Intake;
+use super::state::{deadline, ends_the_order, is_final};
 use super::tests::{POLICY, cancel_of, order_of, word_of};
 use crate::payment;
 use crate::stock::state::available;
@@ -40,6 +40,7 @@ impl Dice {
 enum Record {
     AcceptedToPayment,
     AcceptedToFulfillment,
+    RejectedToFulfillment(RejectReason),
     /// The payment's state calls for this request to the provider.
     Call(OpenCall),
     PaymentCommand(PaymentCommand),
@@ -130,6 +131,8 @@ struct World {
     accepted: BTreeMap<String, OrderAccepted>,
     /// Which accepted orders fulfillment has read.
     read: BTreeMap<String, OrderAccepted>,
+    /// Orders that intake rejected, and which of them fulfillment has read.
+    rejected: BTreeMap<String, bool>,
     orders: BTreeMap<String, OrderEvent>,
     payments: BTreeMap<String, PaymentEvent>,
     payment_policy: payment::Policy,
@@ -160,6 +163,7 @@ impl World {
             now: 1_000,
             accepted: BTreeMap::new(),
             read: BTreeMap::new(),
+            rejected: BTreeMap::new(),
             orders: BTreeMap::new(),
             payments: BTreeMap::new(),
             payment_policy,
@@ -185,6 +189,20 @@ impl World {
             world.put(&format!("orders.accepted to payment {id}"), Record::AcceptedToPayment);
             world.put(&format!("orders.accepted to fulfillment {id}"), Record::AcceptedToFulfillment);
             if world.dice.percent(25) {
+                world.put(&format!("orders.cancel-requested {id}"), Record::Cancel(cancel_of(&id)));
+            }
+            if world.dice.percent(25) {
+                let another_body = Record::RejectedToFulfillment(RejectReason::ConflictingDuplicate);
+                world.put(&format!("orders.rejected {id}"), another_body);
+            }
+        }
+        for n in 0..world.dice.below(3) {
+            let id = format!("none{n}");
+            world.rejected.insert(id.clone(), false);
+            for reason in [RejectReason::SoldOut, RejectReason::ConflictingDuplicate] {
+                world.put(&format!("orders.rejected {id}"), Record::RejectedToFulfillment(reason));
+            }
+            if world.dice.percent(75) {
                 world.put(&format!("orders.cancel-requested {id}"), Record::Cancel(cancel_of(&id)));
             }
         }
@@ -248,6 +266,12 @@ impl World {
                 self.read.insert(id.clone(), self.accepted[&id].clone());
                 self.fulfill(&id, Input::Accepted);
             }
+            Record::RejectedToFulfillment(reason) => {
+                if let Some(read) = self.rejected.get_mut(&id) {
+                    *read |= ends_the_order(reason);
+                }
+                self.fulfill(&id, Input::Rejected(reason));
+            }
             Record::PaymentEvent(event) => self.fulfill(&id, Input::Payment(&event)),
             Record::StockEvent(event) => self.fulfill(&id, Input::Stock(&event)),
             Record::Cancel(request) => self.fulfill(&id, Input::Cancel(&request)),
@@ -268,9 +292,13 @@ impl World {
 
     fn fulfill(&mut self, id: &str, input: Input<'_>) {
         let order = self.orders.get(id).cloned();
-        let needed = needs_accepted(order.as_ref(), input);
-        let accepted = if needed { self.read.get(id).cloned().map(Accepted::from) } else { None };
-        let Ok(decision) = decide(id, order, accepted, input, self.now, &POLICY) else {
+        let intake = match self.read.get(id) {
+            _ if !needs_intake(order.as_ref(), input) => Intake::Silent,
+            Some(accepted) => Intake::Accepted(accepted.clone().into()),
+            None if self.rejected.get(id) == Some(&true) => Intake::Rejected,
+            None => Intake::Silent,
+        };
+        let Ok(decision) = decide(id, order, intake, input, self.now, &POLICY) else {
             return; // to the dead letters
         };
         let Some(event) = decision.event else { return };
@@ -334,8 +362,14 @@ impl World {
                 } else {
                     self.deliver();
                 }
-            } else if !self.time_out() {
-                return;
+            } else {
+                // Everything was read: nobody waits for an order that was rejected.
+                for order in self.rejected.keys().filter_map(|id| self.orders.get(id)) {
+                    assert!(is_final(order.status), "{order:?}");
+                }
+                if !self.time_out() {
+                    return;
+                }
             }
         }
         panic!("it does not come to an end: {:?}", self.orders);
@@ -345,6 +379,9 @@ impl World {
         let mut shipped: BTreeMap<&str, i64> = BTreeMap::new();
         for id in self.accepted.keys() {
             assert!(self.payments.contains_key(id) && self.orders.contains_key(id), "{id} was lost");
+        }
+        for id in self.rejected.keys() {
+            assert!(!self.provider.accounts.contains_key(id), "{id}: nobody pays for an order that was rejected");
         }
         for (id, payment) in &self.payments {
             let order = self.orders.get(id).unwrap_or_else(|| panic!("{id} was paid for and is not known"));

@@ -13,7 +13,7 @@
 //!  │  │   ┌──────────► CANCELLING ──────── ledger and payment done ────────► CANCELLED
 //!  │  │   │                                                                   ▲
 //!  │  │   │ cancel wanted, authorized                                         │
-//!  │  └─► AWAITING_ORDER ───────────── payment over, no such order ───────────┤
+//!  │  └─► AWAITING_ORDER ─────── payment over, rejected, no such order ───────┤
 //!  │        │        └───────► RESERVING, once the order is read              │
 //!  │        ▼ cancel wanted, order read or payment begun                      │
 //!  └─► AWAITING_PAYMENT ────────────── payment over ──────────────────────────┘
@@ -23,13 +23,15 @@
 //! A final state ends for good, with one exception: an order that was cancelled before anything of it was heard is
 //! taken up again when a payment for it turns up, to give the money back.
 
-use millrace_schemas::{Group, GroupState, OrderEvent, OrderStatus, PaymentState, WaitsFor};
+use millrace_schemas::{Group, GroupState, OrderEvent, OrderStatus, PaymentState, RejectReason, WaitsFor};
 
 /// What moves an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
     /// The accepted order was read.
     Accepted,
+    /// Intake rejected the order.
+    Rejected,
     /// The payment is being authorized.
     Authorizing,
     /// The money is held for the order.
@@ -73,9 +75,11 @@ pub const TRANSITIONS: &[(OrderStatus, Cause, OrderStatus)] = {
         (S::Unknown, C::PaymentEnded, S::Cancelled),
         (S::Unknown, C::CancelRequested, S::AwaitingOrder),
         (S::Unknown, C::CancelRequested, S::AwaitingPayment),
+        (S::Unknown, C::CancelRequested, S::Cancelled), // rejected by intake
         (S::AwaitingOrder, C::Accepted, S::Reserving),
         (S::AwaitingOrder, C::Accepted, S::AwaitingPayment),
         (S::AwaitingOrder, C::Accepted, S::Cancelling), // lines that cannot be reserved
+        (S::AwaitingOrder, C::Rejected, S::Cancelled),
         (S::AwaitingOrder, C::Authorizing, S::AwaitingPayment),
         (S::AwaitingOrder, C::Authorized, S::Cancelling),
         (S::AwaitingOrder, C::Captured, S::AwaitingOrder),
@@ -173,6 +177,19 @@ pub fn is_final(status: OrderStatus) -> bool {
 #[must_use]
 pub fn deadline(order: &OrderEvent) -> Option<i64> {
     if is_final(order.status) { None } else { Some(order.until.unwrap_or(order.at)) }
+}
+
+/// What the order waits in and since when at the earliest, ms since 1970 UTC; `None` exactly for final states.
+#[must_use]
+pub fn waiting(order: &OrderEvent) -> Option<(&'static str, i64)> {
+    if is_final(order.status) { None } else { Some((order.status.as_str(), order.at)) }
+}
+
+/// Whether a rejection is the order's own end. That of another body under an id which is taken says nothing of the order
+/// that holds the id, and a reason that is not known here may mean just that.
+#[must_use]
+pub fn ends_the_order(reason: RejectReason) -> bool {
+    !matches!(reason, RejectReason::ConflictingDuplicate | RejectReason::Unknown)
 }
 
 /// An order of which nothing is kept yet.

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use millrace_schemas::{GroupState, OrderStatus, PaymentState, ShipmentUpdateKind, StockEventKind};
+use millrace_schemas::{GroupState, OrderStatus, PaymentState, RejectReason, ShipmentUpdateKind, StockEventKind};
 use proptest::prelude::*;
 
 use super::decide::Input;
-use super::state::{Cause, TRANSITIONS, deadline, is_final};
+use super::state::{Cause, TRANSITIONS, deadline, ends_the_order, is_final};
 use super::tests::{Case, answer, cancel_of, order_of, paid, word_of};
 
 #[derive(Clone, Debug)]
 enum Op {
     Accept(Vec<(&'static str, i32)>),
+    Reject(RejectReason),
     Pay(PaymentState),
     Stock(i32, StockEventKind),
     Cancel,
@@ -47,6 +48,7 @@ fn some_op() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![
         4 => some_lines(0).prop_map(Op::Accept),
+        1 => prop::sample::select(RejectReason::ALL.to_vec()).prop_map(Op::Reject),
         6 => payment.prop_map(Op::Pay),
         12 => (0..4i32, stock).prop_map(|(partition, kind)| Op::Stock(partition, kind)),
         1 => Just(Op::Cancel),
@@ -67,6 +69,10 @@ fn run(ops: &[Op]) -> Case {
             Op::Accept(lines) => {
                 case.accepted.get_or_insert_with(|| order_of("o", lines));
                 (Cause::Accepted, Input::Accepted)
+            }
+            Op::Reject(reason) => {
+                case.rejected |= ends_the_order(*reason);
+                (Cause::Rejected, Input::Rejected(*reason))
             }
             Op::Pay(state) => {
                 let cause = match state {

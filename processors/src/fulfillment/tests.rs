@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use millrace_schemas::{
     CancelReason, CancelRequested, Money as Amount, OrderAccepted, OrderEvent, OrderEventKind, OrderStatus,
-    PaymentCommandKind, PaymentEvent, PaymentEventKind, PaymentState, PricedLine, ShipmentUpdate, ShipmentUpdateKind,
-    ShortLine, StockCommandKind, StockEvent, StockEventKind, StockLine, WaitsFor, murmur2_partition,
+    PaymentCommandKind, PaymentEvent, PaymentEventKind, PaymentState, PricedLine, RejectReason, ShipmentUpdate,
+    ShipmentUpdateKind, ShortLine, StockCommandKind, StockEvent, StockEventKind, StockLine, WaitsFor,
+    murmur2_partition,
 };
 
-use super::decide::{Decision, Input, Policy, decide, needs_accepted};
-use super::lines::Accepted;
-use super::state::{Cause, deadline, is_final, nothing_known};
+use super::decide::{Decision, Input, Policy, decide, needs_intake};
+use super::lines::Intake;
+use super::state::{Cause, deadline, ends_the_order, is_final, nothing_known};
 
 pub(super) const POLICY: Policy = Policy {
     reservation_timeout: 30_000,
@@ -102,6 +103,8 @@ pub(super) fn answer(partition: i32, kind: StockEventKind, command_id: &str) -> 
 pub(super) struct Case {
     pub(super) order: Option<OrderEvent>,
     pub(super) accepted: Option<OrderAccepted>,
+    /// A rejection that ends the order was read.
+    pub(super) rejected: bool,
     pub(super) now: i64,
     pub(super) taken: BTreeSet<(OrderStatus, Cause, OrderStatus)>,
 }
@@ -110,7 +113,7 @@ pub(super) const A: &str = "a";
 
 impl Case {
     pub(super) fn nothing() -> Self {
-        Self { order: None, accepted: None, now: 1_000, taken: BTreeSet::new() }
+        Self { order: None, accepted: None, rejected: false, now: 1_000, taken: BTreeSet::new() }
     }
 
     /// The accepted order is in its table but nothing else has happened.
@@ -135,9 +138,13 @@ impl Case {
     }
 
     pub(super) fn try_give(&mut self, input: Input<'_>) -> Result<Decision, String> {
-        let needed = needs_accepted(self.order.as_ref(), input);
-        let accepted = if needed { self.accepted.clone().map(Accepted::from) } else { None };
-        let decision = decide("o", self.order.clone(), accepted, input, self.now, &POLICY)?;
+        let intake = match &self.accepted {
+            _ if !needs_intake(self.order.as_ref(), input) => Intake::Silent,
+            Some(accepted) => Intake::Accepted(accepted.clone().into()),
+            None if self.rejected => Intake::Rejected,
+            None => Intake::Silent,
+        };
+        let decision = decide("o", self.order.clone(), intake, input, self.now, &POLICY)?;
         if let Some(next) = &decision.event {
             assert_eq!(next.version, self.order.as_ref().map_or(0, |o| o.version) + 1);
             assert_eq!(deadline(next).is_none(), is_final(next.status));
@@ -153,6 +160,12 @@ impl Case {
 
     pub(super) fn give(&mut self, input: Input<'_>) -> Decision {
         self.try_give(input).unwrap()
+    }
+
+    /// Intake's rejection is read, into the table first.
+    pub(super) fn reject(&mut self, reason: RejectReason) -> Decision {
+        self.rejected |= ends_the_order(reason);
+        self.give(Input::Rejected(reason))
     }
 
     pub(super) fn pay(&mut self, state: PaymentState) -> Decision {
@@ -461,6 +474,67 @@ fn a_cancel_of_an_order_nobody_knows_ends_and_still_holds_when_the_order_turns_u
     assert_eq!(payment(&case.pay(PaymentState::Authorized)), Some((PaymentCommandKind::Void, None)));
     case.pay(PaymentState::Voided);
     assert_eq!(case.status(), OrderStatus::Cancelled);
+}
+
+#[test]
+fn a_cancel_of_a_rejected_order_ends_at_once_whichever_is_read_first() {
+    for reason in RejectReason::ALL.iter().copied().filter(|reason| ends_the_order(*reason)) {
+        let mut cancel_first = Case::nothing();
+        cancel_first.cancel();
+        let ended = cancel_first.reject(reason);
+        assert_eq!((ended.stock.len(), &ended.payment), (0, &None));
+        let mut cancel_last = Case::nothing();
+        assert_eq!(cancel_last.reject(reason).event, None);
+        let ended = cancel_last.cancel();
+        assert_eq!((ended.stock.len(), &ended.payment), (0, &None), "there is no money to give back");
+        for mut case in [cancel_first, cancel_last] {
+            assert_eq!(
+                (case.status(), case.order().cancel_reason),
+                (OrderStatus::Cancelled, Some(CancelReason::Customer))
+            );
+            assert_eq!((case.order().waits_for, case.now), (WaitsFor::Nobody, 1_000));
+            assert!(case.order().detail.contains("rejected by intake"), "{:?}", case.order());
+            assert_eq!((case.cancel().event, case.reject(reason).event), (None, None));
+        }
+    }
+}
+
+#[test]
+fn another_body_rejected_under_the_id_of_an_order_says_nothing_of_that_order() {
+    for reason in [RejectReason::ConflictingDuplicate, RejectReason::Unknown] {
+        // Before anything is known: the cancel goes on waiting for the order, and the order is cancelled when it comes.
+        for rejected_first in [false, true] {
+            let mut case = Case::nothing();
+            if rejected_first {
+                assert_eq!(case.reject(reason).event, None);
+            }
+            assert_eq!(payment(&case.cancel()), Some((PaymentCommandKind::Void, None)));
+            assert_eq!(case.reject(reason).event, None);
+            assert_eq!((case.status(), case.order().waits_for), (OrderStatus::AwaitingOrder, WaitsFor::Intake));
+            case.accepted = Some(order_of("o", &[(A, 1)]));
+            case.give(Input::Accepted);
+            assert_eq!(case.status(), OrderStatus::AwaitingPayment);
+        }
+        // And an order on its way goes on, wherever it is.
+        let mut shipped = Case::confirmed(&[(A, 1)]);
+        shipped.ship("s1", &[]);
+        for mut case in [Case::reserving(&[(A, 1)]), Case::confirmed(&[(A, 1)]), shipped] {
+            let before = case.order().clone();
+            assert_eq!((case.reject(reason).event, case.order()), (None, &before));
+        }
+    }
+}
+
+#[test]
+fn an_accepted_order_counts_whatever_became_of_its_id_before() {
+    let mut case = Case::nothing();
+    case.reject(RejectReason::SoldOut);
+    case.accepted = Some(order_of("o", &[(A, 1)]));
+    case.pay(PaymentState::Authorized);
+    assert_eq!((case.status(), case.reject(RejectReason::SoldOut).event), (OrderStatus::Reserving, None));
+    let mut waiting = Case::nothing();
+    waiting.pay(PaymentState::Authorized);
+    assert_eq!((waiting.reject(RejectReason::SoldOut).event, waiting.status()), (None, OrderStatus::AwaitingOrder));
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
             format: "fingerprint 1".to_owned(),
             deadline: None,
             call: None,
+            waiting: None,
         }],
         globals: vec![tables::products(&wire), tables::levels(&wire)],
         settings: &["lines_max", "quantity_max", "sold_out_advice"],

@@ -15,7 +15,7 @@ use millrace_runtime::{
     Answered, CallRequest, Due, Failure, Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition,
 };
 use millrace_schemas::provider::{ProviderRequest, ProviderResponse};
-use millrace_schemas::{Codec, OrderAccepted, PaymentCommand, PaymentEvent, topics};
+use millrace_schemas::{Codec, OrderAccepted, PaymentCommand, PaymentEvent, PaymentState, topics};
 
 use crate::wire::{self, Table, Wire, datum, latest_format};
 pub use decide::{Input, Policy, cause, decide};
@@ -35,6 +35,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
             format: latest_format::<PaymentEvent>(),
             deadline: Some(|value| deadline(&datum(value).ok()?)),
             call: Some(|_, value| request(&datum(value).ok()?)),
+            waiting: Some(|value| waiting(&datum(value).ok()?)),
         }],
         globals: Vec::new(),
         settings: &["provider_ask_ms", "provider_tries_max", "authorization_valid_ms"],
@@ -66,6 +67,12 @@ fn request(payment: &PaymentEvent) -> Option<CallRequest> {
         ask: call.ask,
     };
     Some(CallRequest { id: format!("{}#{}", call.idempotency_key, call.tries), request: request.to_json() })
+}
+
+/// What an open payment waits in. A void that is remembered for an order which may never come waits for nothing.
+fn waiting(payment: &PaymentEvent) -> Option<(&'static str, i64)> {
+    let open = payment.state != PaymentState::Unknown && payment.until.is_some();
+    open.then(|| (payment.state.as_str(), payment.at))
 }
 
 struct Payment {

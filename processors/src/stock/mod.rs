@@ -37,6 +37,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
                 format: latest_format::<StockLevel>(),
                 deadline: None,
                 call: None,
+                waiting: None,
             },
             StoreDefinition {
                 name: "reservations",
@@ -44,6 +45,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
                 format: "reservations 1".to_owned(),
                 deadline: Some(stored::deadline),
                 call: None,
+                waiting: None,
             },
         ],
         globals: Vec::new(),

@@ -46,6 +46,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
             ),
             deadline: None,
             call: None,
+            waiting: None,
         }],
         globals: Vec::new(),
         settings: &[],

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::report::About;
 use super::{Followed, StreamThread, Trouble};
 use crate::global::GlobalTable;
 use crate::io::{Broker, BrokerError, Call, Flow};
@@ -27,7 +28,8 @@ impl<B: Broker> StreamThread<B> {
         }
         if !partitions.is_empty() {
             let name = &self.topology.sub_topology(sub_topology).name;
-            self.report.info(format!("sub-topology {name}: partitions {partitions:?} assigned"));
+            let text = format!("sub-topology {name}: partitions {partitions:?} assigned");
+            self.report.info(About::default(), text);
         }
         self.begin_restores()
     }
@@ -43,7 +45,8 @@ impl<B: Broker> StreamThread<B> {
             let opened = opened.map_err(|error| Trouble::Stop(error.to_string()))?;
             let (store, rebuilt) = opened.expect("a stream thread is given every store it opens");
             if let Some(why) = rebuilt {
-                self.report.warn(why);
+                let about = About { processor: Some(spec.name.clone()), ..About::partition(id.partition) };
+                self.report.warn(about, why);
                 self.report.rebuilt += 1;
             }
             stores.push(store);
@@ -87,7 +90,7 @@ impl<B: Broker> StreamThread<B> {
         for (sub_topology, partitions) in by_group {
             match self.locate(sub_topology, &partitions) {
                 Err(Trouble::Broker(BrokerError::Retry(reason))) => {
-                    self.report.info(format!("restoring waits: {reason}"));
+                    self.report.info(About::default(), format!("restoring waits: {reason}"));
                 }
                 other => other?,
             }
@@ -181,12 +184,13 @@ impl<B: Broker> StreamThread<B> {
             let assigned = self.assigned.get_mut(&(sub_topology, partition)).expect("it was there above");
             let held = &mut assigned.tasks[task].stores[store];
             if held.position(from).is_some_and(|position| position > until) {
-                self.report.warn(format!(
+                let text = format!(
                     "store {} stands at {} of {}, which ends at {until}: the topic was made anew; the store is rebuilt",
                     held.name(),
                     held.position(from).unwrap_or_default(),
                     self.topology.name_of(from)
-                ));
+                );
+                self.report.warn(About::topic(&self.topology, from), text);
                 self.report.rebuilt += 1;
                 held.clear().map_err(|error| Trouble::Stop(error.to_string()))?;
                 needs.retain(|need: &Need| (need.task, need.store) != (task, store));
@@ -299,12 +303,11 @@ impl<B: Broker> StreamThread<B> {
                 let known = self.globals[processor][place].position(from.partition);
                 if table.topic == record.topic && known.is_some_and(|position| position >= begin) {
                     match self.globals[processor][place].apply(&table.fold, record) {
-                        Err(Failure::Poison(reason)) => self.report.warn(format!(
-                            "{} offset {} is passed over by {}: {reason}",
-                            self.topology.name_of(from),
-                            record.offset,
-                            definition.name
-                        )),
+                        Err(Failure::Poison(reason)) => {
+                            let (place, name) = (self.topology.name_of(from), definition.name);
+                            let text = format!("{place} offset {} is passed over by {name}: {reason}", record.offset);
+                            self.report.warn(About::record(name, record), text);
+                        }
                         other => other?,
                     }
                 }
@@ -318,7 +321,8 @@ impl<B: Broker> StreamThread<B> {
                 if record.offset >= need.until || record.offset < position || position < begin {
                     continue;
                 }
-                crate::step::restore(store, task.definition.stores.get(need.store), record)?;
+                let spec = self.topology.processor(task.id.processor);
+                crate::step::restore(store, task.definition.stores.get(need.store), spec, from.topic, record)?;
                 store.set_position(from, record.offset + 1);
                 assigned.restored += 1;
                 self.report.restored += 1;
@@ -385,8 +389,8 @@ impl<B: Broker> StreamThread<B> {
         self.broker.set_flow(key.0, &inputs, Flow::Open)?;
         assigned.enter(TaskState::Running);
         let name = &self.topology.sub_topology(key.0).name;
-        self.report
-            .info(format!("sub-topology {name} partition {}: running, {} records restored", key.1, assigned.restored));
+        let text = format!("sub-topology {name} partition {}: running, {} records restored", key.1, assigned.restored);
+        self.report.info(About::partition(key.1), text);
         // Calls that were open before may have been made: they are asked about first.
         for task in &assigned.tasks {
             for store in &task.stores {
@@ -421,7 +425,8 @@ impl<B: Broker> StreamThread<B> {
         self.broker.release(sub_topology, partitions)?;
         if !partitions.is_empty() {
             let name = &self.topology.sub_topology(sub_topology).name;
-            self.report.info(format!("sub-topology {name}: partitions {partitions:?} revoked"));
+            let text = format!("sub-topology {name}: partitions {partitions:?} revoked");
+            self.report.info(About::default(), text);
         }
         Ok(())
     }
@@ -437,9 +442,9 @@ impl<B: Broker> StreamThread<B> {
         self.broker.release(sub_topology, partitions)?;
         if !partitions.is_empty() {
             let name = &self.topology.sub_topology(sub_topology).name;
-            self.report.warn(format!(
-                "sub-topology {name}: partitions {partitions:?} lost: this member was too slow or cut off"
-            ));
+            let text =
+                format!("sub-topology {name}: partitions {partitions:?} lost: this member was too slow or cut off");
+            self.report.warn(About::default(), text);
         }
         Ok(())
     }
@@ -488,7 +493,10 @@ impl<B: Broker> StreamThread<B> {
         match store.freeze(now, &name) {
             Ok(Some(job)) => self.storage.in_background(job),
             Ok(None) => {}
-            Err(error) => self.report.warn(format!("{error}: its states stay in memory and are written later")),
+            Err(error) => {
+                let text = format!("{error}: its states stay in memory and are written later");
+                self.report.warn(About::default(), text);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::report::About;
 use super::{StreamThread, ThreadError, Transaction, Trouble};
 use crate::io::{Broker, BrokerError, Call, GroupOffsets, Landed};
 use crate::record::{SubTopologyId, Timestamp, TopicPartition};
@@ -164,7 +165,7 @@ impl<B: Broker> StreamThread<B> {
                 return Err(Trouble::Broker(BrokerError::Fenced(reason)));
             }
             Trouble::Broker(BrokerError::Retry(reason)) if open.is_none() => {
-                self.report.info(format!("the broker is not ready: {reason}"));
+                self.report.info(About::default(), format!("the broker is not ready: {reason}"));
                 return Ok(());
             }
             Trouble::Broker(error) => error,
@@ -177,7 +178,8 @@ impl<B: Broker> StreamThread<B> {
                 BrokerError::Abort(reason)
             }
         };
-        self.report.warn(format!("{what}; the work since the last commit is dropped and done again"));
+        let text = format!("{what}; the work since the last commit is dropped and done again");
+        self.report.warn(About::default(), text);
         self.report.aborts += 1;
         if matches!(what, BrokerError::Unknown(_)) {
             self.recreate()?;

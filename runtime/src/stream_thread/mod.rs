@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use report::{Note, NoteLevel, Report};
+pub use report::{About, Note, NoteLevel, Report};
 
 use crate::global::GlobalTable;
 use crate::io::{Broker, BrokerError, Caller, Clock, Event, Storage};
@@ -43,7 +43,7 @@ pub enum ThreadError {
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// Records, answers and deadlines handled.
+    /// Records, answers and deadlines handled, and records read for tables.
     pub handled: usize,
     /// Whether a transaction was committed.
     pub committed: bool,
@@ -234,7 +234,8 @@ impl<B: Broker> StreamThread<B> {
         match event {
             Event::Records { sub_topology, from, records } => self.process_records(sub_topology, from, records),
             Event::Followed { from, begin, records, next } => {
-                self.apply_followed(Followed { from, begin, records, next }).map(|()| 0)
+                let read = records.len().max(1); // at least a position moved
+                self.apply_followed(Followed { from, begin, records, next }).map(|()| read)
             }
             Event::Assigned { sub_topology, partitions } => self.assign(sub_topology, &partitions).map(|()| 0),
             Event::Revoked { sub_topology, partitions } => self.revoke(sub_topology, &partitions).map(|()| 0),
@@ -339,6 +340,22 @@ impl<B: Broker> StreamThread<B> {
                     *report.processed.entry(task.id).or_default() += processed;
                     report.newest.insert(task.id, task.newest);
                     report.ages_ms.entry(task.id.processor).or_default().append(&mut task.ages_ms);
+                }
+            }
+        }
+        for task in self.assigned.values().flat_map(|a| &a.tasks) {
+            for (state, count, oldest) in task.stores.iter().flat_map(crate::store::Store::waiting) {
+                let of = report.waiting.entry((task.id.processor, state)).or_insert((0, oldest));
+                *of = (of.0 + count, of.1.min(oldest));
+            }
+        }
+        for ((number, spec), tables) in (0..).zip(&self.topology.processors).zip(&self.globals) {
+            for (topic, table) in spec.globals.iter().zip(tables) {
+                for partition in 0..self.topology.topic(*topic).partitions {
+                    if let Some(next) = table.position(partition) {
+                        let from = TopicPartition { topic: *topic, partition };
+                        report.globals.insert((ProcessorId(number), from), next);
+                    }
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! One record, one deadline or one answer at a time: the tasks work, and what they did either stands or is taken back.
 //! Never commits.
 
+use super::report::About;
 use super::{DUE_PER_TURN, NOT_YET_PAUSE_MS, StreamThread, Trouble};
+use crate::dead_letters;
 use crate::io::{Answer, Broker, Flow};
 use crate::parking::{self, Parked, Queue};
 use crate::processor::{Answered, Due, Failure, Outcome};
@@ -60,7 +62,8 @@ impl<B: Broker> StreamThread<B> {
                     assigned.retry_at = now + NOT_YET_PAUSE_MS;
                     let inputs = assigned.inputs(&self.topology);
                     self.broker.set_flow(sub_topology, &inputs, Flow::Paused)?;
-                    self.report.info(format!("{} waits: {reason}", self.topology.name_of(from)));
+                    let about = About::topic(&self.topology, from);
+                    self.report.info(about, format!("{} waits: {reason}", self.topology.name_of(from)));
                     break;
                 }
             }
@@ -182,12 +185,11 @@ impl<B: Broker> StreamThread<B> {
                             check_window(task, &topology, now)?;
                         }
                     }
-                    self.report.warn(format!(
-                        "processor {}: {} offset {}: {reason}",
-                        spec.name,
-                        topology.name_of(TopicPartition { topic, partition }),
-                        input.offset
-                    ));
+                    let place = topology.name_of(TopicPartition { topic, partition });
+                    self.report.warn(
+                        About::record(&spec.name, &record),
+                        format!("processor {}: {place} offset {}: {reason}", spec.name, input.offset),
+                    );
                 }
             }
         }
@@ -460,6 +462,11 @@ impl Desk<'_> {
                     if queue.tries >= self.topology.engine.park_tries_max && matches!(failure, Failure::Poison(_)) {
                         self.dead_letter(task, &head);
                         *report.dead_letters.entry(task.id.processor).or_default() += 1;
+                        let name = &self.topology.processor(task.id.processor).name;
+                        report.warn(
+                            About::record(name, &record),
+                            format!("processor {name}: a parked record goes to the dead letters: {failure}"),
+                        );
                         queue.records.remove(0);
                         queue.tries = 0;
                         continue;
@@ -478,14 +485,7 @@ impl Desk<'_> {
     /// A record that will never be processed, raw and with its place.
     fn dead_letter(&mut self, task: &Task, letter: &Parked) {
         let spec = self.topology.processor(task.id.processor);
-        let mut headers: Headers = letter.record.headers.clone();
-        let mut add = |name: &str, value: String| headers.push((format!("millrace.{name}"), value.into_bytes()));
-        add("topic", letter.topic.clone());
-        add("partition", letter.partition.to_string());
-        add("offset", letter.record.offset.to_string());
-        add("timestamp", letter.record.timestamp.to_string());
-        add("processor", spec.name.clone());
-        add("reason", letter.reason.clone());
+        let headers = dead_letters::headers_of(letter, &spec.name);
         let to = TopicPartition { topic: spec.dead_letters, partition: task.id.partition };
         let key = self.outbox.append(letter.record.key.as_deref().unwrap_or_default());
         let value = letter.record.value.as_deref().map(|value| self.outbox.append(value));

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{ProcessorId, TaskId, Timestamp};
+use crate::record::{Offset, ProcessorId, Record, TaskId, Timestamp, TopicPartition};
+use crate::topology::Topology;
 
 /// Most ages a processor keeps between two reports.
 pub const AGES_MAX: usize = 20_000;
@@ -46,6 +47,10 @@ pub struct Report {
     pub counts: BTreeMap<(&'static str, &'static str), u64>,
     /// Calls that wait for their answer, now.
     pub calls_in_flight: usize,
+    /// States that wait, now: by processor and by what they wait in, how many and since when the oldest of them.
+    pub waiting: BTreeMap<(ProcessorId, &'static str), (usize, Timestamp)>,
+    /// How far each global table has read, now: the next offset, by processor and partition of its topic.
+    pub globals: BTreeMap<(ProcessorId, TopicPartition), Offset>,
     /// Memory of states not yet written out, now.
     pub memtable_bytes: usize,
     /// What somebody should read: one line each, for the log.
@@ -59,6 +64,23 @@ pub struct Note {
     pub level: NoteLevel,
     /// What happened, with its place.
     pub text: String,
+    /// The same place in parts, for whoever searches.
+    pub about: About,
+}
+
+/// What a note is about, as far as it is about one of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// A processor's name.
+    pub processor: Option<String>,
+    /// A topic's name.
+    pub topic: Option<String>,
+    /// A partition, of the topic or of a sub-topology.
+    pub partition: Option<i32>,
+    /// A record of it.
+    pub offset: Option<Offset>,
+    /// The record's key, as text.
+    pub key: Option<String>,
 }
 
 /// How much a note matters.
@@ -70,12 +92,36 @@ pub enum NoteLevel {
     Warn,
 }
 
-impl Report {
-    pub(super) fn info(&mut self, text: String) {
-        self.notes.push(Note { level: NoteLevel::Info, text });
+impl About {
+    /// A partition of a sub-topology.
+    pub(crate) fn partition(partition: i32) -> Self {
+        Self { partition: Some(partition), ..Self::default() }
     }
 
-    pub(super) fn warn(&mut self, text: String) {
-        self.notes.push(Note { level: NoteLevel::Warn, text });
+    /// A partition of a topic.
+    pub(super) fn topic(topology: &Topology, at: TopicPartition) -> Self {
+        let topic = Some(topology.topic(at.topic).name.to_string());
+        Self { topic, partition: Some(at.partition), ..Self::default() }
+    }
+
+    /// A record that a processor reads.
+    pub(super) fn record(processor: &str, record: &Record<'_>) -> Self {
+        Self {
+            processor: Some(processor.to_owned()),
+            topic: Some(record.topic.to_owned()),
+            partition: Some(record.partition),
+            offset: Some(record.offset),
+            key: Some(String::from_utf8_lossy(record.key).into_owned()),
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn info(&mut self, about: About, text: String) {
+        self.notes.push(Note { level: NoteLevel::Info, text, about });
+    }
+
+    pub(super) fn warn(&mut self, about: About, text: String) {
+        self.notes.push(Note { level: NoteLevel::Warn, text, about });
     }
 }

@@ -54,6 +54,7 @@ impl Solo {
                 partitions: *partitions,
                 cleanup: Cleanup::Delete,
                 retention_ms: None,
+                compaction_lag_ms: None,
                 min_in_sync_replicas: 1,
                 schema: None,
                 sink: false,

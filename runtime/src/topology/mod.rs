@@ -39,6 +39,8 @@ pub struct Topic {
     pub cleanup: Cleanup,
     /// How long records are kept, milliseconds; `None` for compacted topics.
     pub retention_ms: Option<i64>,
+    /// How long every record of a compacted topic is kept at least, milliseconds.
+    pub compaction_lag_ms: Option<i64>,
     /// How many replicas must have a record before it is acknowledged.
     pub min_in_sync_replicas: i32,
     /// The record's schema: a file name in `schemas/avro` without its ending. `None` for bytes.

@@ -52,6 +52,7 @@ struct RawTopic {
     #[serde(default)]
     cleanup: Option<Spanned<String>>,
     retention: Option<Spanned<String>>,
+    compaction_lag: Option<Spanned<String>>,
     #[serde(default = "one")]
     min_in_sync_replicas: i32,
     schema: Option<String>,
@@ -170,6 +171,7 @@ impl Reader<'_> {
             partitions: 1,
             cleanup: Cleanup::Compact,
             retention_ms: None,
+            compaction_lag_ms: None,
             min_in_sync_replicas: changelog_isr,
             schema: None,
             sink: true,
@@ -213,11 +215,19 @@ impl Reader<'_> {
             }
             _ => {}
         }
+        let compaction_lag_ms = raw.compaction_lag.as_ref().and_then(|text| self.duration(text));
+        if let (Cleanup::Delete, Some(lag)) = (cleanup, &raw.compaction_lag) {
+            self.fault(
+                lag.span(),
+                format!("topic {name} is not compacted and has no compaction-lag: remove this line"),
+            );
+        }
         Topic {
             name: Arc::from(name),
             partitions: *raw.partitions.get_ref(),
             cleanup,
             retention_ms,
+            compaction_lag_ms,
             min_in_sync_replicas: raw.min_in_sync_replicas,
             schema: raw.schema.clone(),
             sink: raw.sink,
@@ -246,6 +256,7 @@ impl Reader<'_> {
             partitions,
             cleanup,
             retention_ms,
+            compaction_lag_ms: None,
             min_in_sync_replicas,
             schema: None,
             sink: true,

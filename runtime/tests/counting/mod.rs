@@ -110,8 +110,16 @@ pub fn definition() -> (ProcessorDefinition, Arc<std::sync::atomic::AtomicBool>)
         format: "text 1".into(),
         deadline: Some(deadline),
         call: Some(call),
+        waiting: None,
     };
-    let last = StoreDefinition { name: "last", tables: vec![], format: "text 1".into(), deadline: None, call: None };
+    let last = StoreDefinition {
+        name: "last",
+        tables: vec![],
+        format: "text 1".into(),
+        deadline: None,
+        call: None,
+        waiting: None,
+    };
     let definition = ProcessorDefinition {
         name: "count",
         stores: vec![counts, last],

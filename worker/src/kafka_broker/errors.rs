@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 /// What the three flags of a transaction error and its code say, in the order the library asks for: abort first, then
 /// retriable, everything else is fatal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Abort the transaction.
     Abort,
     /// Call the same function again.
@@ -49,7 +49,7 @@ pub(super) fn verdict(code: RDKafkaErrorCode, flags: Flags) -> Verdict {
 }
 
 /// The verdict on an error of a transactional call; a failed flush leaves records undelivered, so it aborts.
-pub(super) fn judge(error: &KafkaError) -> Verdict {
+pub(crate) fn judge(error: &KafkaError) -> Verdict {
     match error {
         KafkaError::Transaction(inner) => {
             verdict(inner.code(), Flags { abort: inner.txn_requires_abort(), retriable: inner.is_retriable() })
@@ -61,7 +61,7 @@ pub(super) fn judge(error: &KafkaError) -> Verdict {
 }
 
 /// What the library says, with the reason it gives.
-pub(super) fn say(error: &KafkaError) -> String {
+pub(crate) fn say(error: &KafkaError) -> String {
     match error {
         KafkaError::Transaction(inner) => format!("{} ({})", inner.string(), inner.name()),
         other => other.to_string(),

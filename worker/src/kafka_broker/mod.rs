@@ -62,7 +62,7 @@
 
 mod bounds;
 mod context;
-mod errors;
+pub(crate) mod errors;
 mod follower;
 mod group;
 mod outside;

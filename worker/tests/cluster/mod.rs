@@ -97,6 +97,7 @@ pub fn topology(partitions: i32) -> Topology {
         partitions,
         cleanup: Cleanup::Delete,
         retention_ms: None,
+        compaction_lag_ms: None,
         min_in_sync_replicas: 1,
         schema: None,
         sink: true,
