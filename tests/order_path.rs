@@ -15,13 +15,23 @@ macro_rules! in_memory {
         mod in_memory {
             use super::*;
             $(#[test] fn $scenario() {
-                scenarios::$scenario(&mut MemoryShop::start(Grouping::AsNamed));
+                let mut shop = MemoryShop::start(Grouping::AsNamed, true);
+                scenarios::$scenario(&mut shop);
+                assert!(shop.driver.thread(1).take_report().handed_over > 0);
+            })*
+        }
+        mod in_memory_without_hand_over {
+            use super::*;
+            $(#[test] fn $scenario() {
+                let mut shop = MemoryShop::start(Grouping::AsNamed, false);
+                scenarios::$scenario(&mut shop);
+                assert_eq!(shop.driver.thread(1).take_report().handed_over, 0);
             })*
         }
         mod in_memory_apart {
             use super::*;
             $(#[test] fn $scenario() {
-                scenarios::$scenario(&mut MemoryShop::start(Grouping::OnePerProcessor));
+                scenarios::$scenario(&mut MemoryShop::start(Grouping::OnePerProcessor, true));
             })*
         }
     };
@@ -39,8 +49,8 @@ in_memory!(
 );
 
 /// One shop for all scenarios: what one leaves behind must not disturb the next.
-fn every_scenario(ground: Ground, apart: bool) {
-    let Some(mut shop) = ProcessShop::start(ground, apart) else { return };
+fn every_scenario(shop: Option<ProcessShop>) {
+    let Some(mut shop) = shop else { return };
     scenarios::happy_path(&mut shop);
     scenarios::shortage(&mut shop);
     scenarios::decline(&mut shop);
@@ -75,20 +85,30 @@ fn in_four_processes_on_apache_kafka() {
 
 #[test]
 fn on_the_embedded_broker() {
-    every_scenario(Ground::Embedded, false);
+    every_scenario(ProcessShop::start(Ground::Embedded, false));
+}
+
+#[test]
+fn on_the_embedded_broker_without_hand_over() {
+    every_scenario(ProcessShop::start_without_hand_over(Ground::Embedded));
+}
+
+#[test]
+fn on_apache_kafka_without_hand_over() {
+    every_scenario(ProcessShop::start_without_hand_over(Ground::Apache));
 }
 
 #[test]
 fn on_the_embedded_broker_with_every_processor_apart() {
-    every_scenario(Ground::Embedded, true);
+    every_scenario(ProcessShop::start(Ground::Embedded, true));
 }
 
 #[test]
 fn on_apache_kafka() {
-    every_scenario(Ground::Apache, false);
+    every_scenario(ProcessShop::start(Ground::Apache, false));
 }
 
 #[test]
 fn on_apache_kafka_with_every_processor_apart() {
-    every_scenario(Ground::Apache, true);
+    every_scenario(ProcessShop::start(Ground::Apache, true));
 }

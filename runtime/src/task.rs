@@ -9,7 +9,7 @@
 //!   any ── revoked, lost, stopped ──▶ Closed
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::io::{Disk, StorageError};
@@ -129,8 +129,9 @@ pub(crate) struct AssignedPartition {
     /// Whether the broker already reads for it (an assignment is accepted once).
     pub(crate) started: bool,
     pub(crate) tasks: Vec<Task>,
-    /// Next offset of each input, and whether the group ever committed one.
-    pub(crate) positions: BTreeMap<TopicId, Offset>,
+    /// Where each input stands; none while that is not known.
+    pub(crate) inputs: Vec<Input>,
+    /// Whether the group never committed a position of one.
     pub(crate) never_committed: bool,
     /// What the stores still lack: task, store, topic, and the position to reach.
     pub(crate) needs: Vec<Need>,
@@ -138,6 +139,32 @@ pub(crate) struct AssignedPartition {
     pub(crate) backlog: VecDeque<(TopicId, InputRecord)>,
     pub(crate) retry_at: Timestamp,
     pub(crate) restored: u64,
+}
+
+/// One input of a partition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Input {
+    pub(crate) topic: TopicId,
+    /// Its next offset: everything below it has been handled.
+    pub(crate) position: Offset,
+    pub(crate) source: Source,
+}
+
+/// Where the records of an input come from.
+///
+/// ```text
+///            caught up                   its records wait, or a stranger wrote
+///   Broker ───────────▶ Memory ──────────────────────────────▶ Returning ──────────▶ Broker
+///                                                              transaction ended
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The broker's reader gives them.
+    Broker,
+    /// The tasks of this thread that write them; the broker's reader is paused. Everything below `given` was given.
+    Memory { given: Offset },
+    /// As before until the transaction has ended; then the broker's reader goes on from `given`.
+    Returning { given: Offset },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +183,7 @@ impl AssignedPartition {
             state: TaskState::Created,
             started: false,
             tasks,
-            positions: BTreeMap::new(),
+            inputs: Vec::new(),
             never_committed: false,
             needs: Vec::new(),
             backlog: VecDeque::new(),
@@ -182,21 +209,20 @@ impl AssignedPartition {
         self.state = next;
     }
 
-    /// Every input partition.
-    pub(crate) fn inputs(&self, topology: &Topology) -> Vec<TopicPartition> {
-        let partition = self.partition;
-        topology
-            .sub_topology(self.sub_topology)
-            .inputs
-            .iter()
-            .map(|topic| TopicPartition { topic: *topic, partition })
-            .collect()
+    /// One of its inputs, once its position is known.
+    pub(crate) fn input_mut(&mut self, topic: TopicId) -> Option<&mut Input> {
+        self.inputs.iter_mut().find(|input| input.topic == topic)
+    }
+
+    /// The next offset of an input.
+    pub(crate) fn position(&self, topic: TopicId) -> Option<Offset> {
+        self.inputs.iter().find(|input| input.topic == topic).map(|input| input.position)
     }
 
     /// Where the inputs stand, for a commit.
     pub(crate) fn offsets(&self) -> impl Iterator<Item = (TopicPartition, Offset)> {
         let partition = self.partition;
-        self.positions.iter().map(move |(topic, next)| (TopicPartition { topic: *topic, partition }, *next))
+        self.inputs.iter().map(move |input| (TopicPartition { topic: input.topic, partition }, input.position))
     }
 
     pub(crate) fn task_mut(&mut self, processor: ProcessorId) -> Option<&mut Task> {
@@ -206,6 +232,9 @@ impl AssignedPartition {
     /// Drops everything uncommitted.
     pub(crate) fn drop_uncommitted(&mut self) {
         self.backlog.clear();
+        for input in &mut self.inputs {
+            input.source = Source::Broker;
+        }
         for task in &mut self.tasks {
             task.undo.clear();
             for store in &mut task.stores {

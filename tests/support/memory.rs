@@ -17,12 +17,13 @@ pub struct MemoryShop {
 }
 
 impl MemoryShop {
-    /// One worker that has everything.
+    /// One worker that has everything. `hand_over`: whether records are passed on in memory.
     #[must_use]
-    pub fn start(grouping: Grouping) -> Self {
+    pub fn start(grouping: Grouping, hand_over: bool) -> Self {
         let codec = Codec::offline();
         let definitions = millrace_processors::definitions(&codec);
         let mut topology = parse(include_str!("../../topology.toml")).expect("the shipped topology is right");
+        topology.engine.hand_over = hand_over;
         check_definitions(&mut topology, &definitions).unwrap_or_else(|faults| panic!("{faults:#?}"));
         let provider = Arc::new(MemoryProvider::default());
         let answering = provider.clone();

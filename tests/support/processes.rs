@@ -131,7 +131,8 @@ pub struct ProcessShop {
     pub registry: String,
     psp_url: String,
     broker_args: Vec<String>,
-    apart: bool,
+    /// What every worker is started with.
+    worker_args: Vec<String>,
     codec: Codec,
     readers: BTreeMap<String, (TopicReader, Vec<Placed>)>,
     producer: BulkProducer,
@@ -161,6 +162,20 @@ impl ProcessShop {
     #[must_use]
     pub fn start(ground: Ground, apart: bool) -> Option<Self> {
         let mut shop = Self::start_without_workers(ground, apart)?;
+        shop.start_worker("one", &[]);
+        Some(shop)
+    }
+
+    /// The same, every record between two tasks going through the broker.
+    #[must_use]
+    pub fn start_without_hand_over(ground: Ground) -> Option<Self> {
+        let mut shop = Self::start_without_workers(ground, false)?;
+        let shipped = include_str!("../../topology.toml");
+        let text = shipped.replace("hand_over = true", "hand_over = false");
+        assert_ne!(text, shipped, "the shipped topology hands over");
+        let file = shop.dir.path().join("topology.toml");
+        std::fs::write(&file, text).unwrap();
+        shop.worker_args = vec!["--topology".into(), file.to_str().unwrap().into()];
         shop.start_worker("one", &[]);
         Some(shop)
     }
@@ -210,7 +225,7 @@ impl ProcessShop {
             registry,
             psp_url: format!("http://{psp_listen}/psp"),
             broker_args,
-            apart,
+            worker_args: if apart { ["--apart", "--threads", "2"].map(str::to_owned).into() } else { Vec::new() },
             codec,
             readers: BTreeMap::new(),
             runtime,
@@ -242,9 +257,7 @@ impl ProcessShop {
             "6000",
         ];
         args.extend_from_slice(what);
-        if self.apart {
-            args.extend(["--apart", "--threads", "2"]);
-        }
+        args.extend(strs(&self.worker_args));
         args.extend_from_slice(more);
         let mut worker = Process::start(self.dir.path(), name, &args);
         worker.until_it_says("metrics and health at");

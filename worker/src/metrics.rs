@@ -33,6 +33,8 @@ pub struct Metrics {
     commits: IntCounter,
     committed_records: IntCounter,
     transaction_seconds: Histogram,
+    handed_over: IntCounter,
+    strangers: IntCounter,
     aborts: IntCounter,
     restored: IntCounter,
     rebuilt: IntCounter,
@@ -149,6 +151,14 @@ impl Metrics {
             commits: counter("millrace_commits_total", "Transactions committed")?,
             committed_records: counter("millrace_committed_records_total", "Records in committed transactions")?,
             transaction_seconds: registered(add, Histogram::with_opts(duration.buckets(SECONDS.to_vec()))?)?,
+            handed_over: counter(
+                "millrace_handed_over_records_total",
+                "Records that tasks of one stream thread passed on to each other in memory",
+            )?,
+            strangers: counter(
+                "millrace_stranger_aborts_total",
+                "Transactions aborted because somebody else wrote between records passed on in memory",
+            )?,
             aborts: counter("millrace_aborts_total", "Transactions aborted")?,
             restored: counter("millrace_restored_records_total", "Records applied while restoring stores")?,
             rebuilt: counter("millrace_stores_rebuilt_total", "Stores emptied and rebuilt from their topics")?,
@@ -240,6 +250,8 @@ impl Metrics {
         self.add_by_processor(report);
         self.commits.inc_by(report.commits);
         self.committed_records.inc_by(report.committed_records);
+        self.handed_over.inc_by(report.handed_over);
+        self.strangers.inc_by(report.strangers);
         self.aborts.inc_by(report.aborts);
         self.restored.inc_by(report.restored);
         self.rebuilt.inc_by(report.rebuilt);

@@ -9,7 +9,7 @@ use crate::io::{Broker, BrokerError, Call, Flow};
 use crate::processor::{Failure, TaskContext};
 use crate::record::{Offset, ProcessorId, Record, SubTopologyId, TaskId, TopicPartition};
 use crate::store::Store;
-use crate::task::{AssignedPartition, DeadLetterWindow, Need, Task, TaskState};
+use crate::task::{AssignedPartition, DeadLetterWindow, Input, Need, Source, Task, TaskState};
 
 impl<B: Broker> StreamThread<B> {
     /// Partitions came: opens their tasks. Restoring begins with the next turn's work.
@@ -26,6 +26,7 @@ impl<B: Broker> StreamThread<B> {
             let assigned = AssignedPartition::new(sub_topology, *partition, tasks);
             self.assigned.insert((sub_topology, *partition), assigned);
         }
+        self.find_writers();
         if !partitions.is_empty() {
             let name = &self.topology.sub_topology(sub_topology).name;
             let text = format!("sub-topology {name}: partitions {partitions:?} assigned");
@@ -207,7 +208,9 @@ impl<B: Broker> StreamThread<B> {
         assigned.needs = needs;
         assigned.restored = 0;
         assigned.never_committed = never_committed;
-        assigned.positions = positions.iter().map(|(at, next)| (at.topic, *next)).collect();
+        let input =
+            |(at, next): &(TopicPartition, Offset)| Input { topic: at.topic, position: *next, source: Source::Broker };
+        assigned.inputs = positions.iter().map(input).collect();
         Ok(())
     }
 
@@ -385,14 +388,13 @@ impl<B: Broker> StreamThread<B> {
                 key.1
             )));
         }
-        let inputs = assigned.inputs(&self.topology);
-        self.broker.set_flow(key.0, &inputs, Flow::Open)?;
         assigned.enter(TaskState::Running);
         let name = &self.topology.sub_topology(key.0).name;
         let text = format!("sub-topology {name} partition {}: running, {} records restored", key.1, assigned.restored);
         self.report.info(About::partition(key.1), text);
+        self.steer(key)?;
         // Calls that were open before may have been made: they are asked about first.
-        for task in &assigned.tasks {
+        for task in self.assigned.get(&key).into_iter().flat_map(|assigned| &assigned.tasks) {
             for store in &task.stores {
                 for (at, request) in store.open_calls() {
                     if self.in_flight.insert((task.id, at.clone()), request.id.clone()).as_ref() == Some(&request.id) {
@@ -456,6 +458,8 @@ impl<B: Broker> StreamThread<B> {
         };
         assigned.drop_uncommitted();
         assigned.enter(TaskState::Closed);
+        self.hand_over.close((sub_topology, partition));
+        self.find_writers();
         self.in_flight.retain(|(task, _), _| !assigned.tasks.iter().any(|t| t.id == *task));
         self.storage.settle();
         let now = self.clock.now();

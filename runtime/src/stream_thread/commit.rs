@@ -67,6 +67,7 @@ impl<B: Broker> StreamThread<B> {
             }
         }
         let landed = self.broker.flush()?;
+        self.check_landing(&landed)?;
         self.broker.commit(&offsets)?;
         let now = self.clock.now();
         if let Some(transaction) = self.transaction.take() {
@@ -77,6 +78,7 @@ impl<B: Broker> StreamThread<B> {
                 self.apply(key, &landed);
             }
         }
+        self.settle_readers(&landed, now)?;
         Ok(true)
     }
 
@@ -85,7 +87,7 @@ impl<B: Broker> StreamThread<B> {
         let Some(assigned) = self.assigned.get_mut(&key) else {
             return;
         };
-        let partition = assigned.partition;
+        let (partition, inputs) = (assigned.partition, &assigned.inputs);
         for task in &mut assigned.tasks {
             let spec = self.topology.processor(task.id.processor);
             for (at, store) in task.stores.iter_mut().enumerate() {
@@ -94,12 +96,12 @@ impl<B: Broker> StreamThread<B> {
                     // Its own input stands where the group stands; its own output where its records landed. The same
                     // topic may be the output of one task and the input of another.
                     let next = if spec.inputs.contains(topic) {
-                        assigned.positions.get(topic)
+                        inputs.iter().find(|input| input.topic == *topic).map(|input| input.position)
                     } else {
-                        landed.0.iter().find(|(to, _)| *to == from).map(|(_, at)| &at.end)
+                        landed.0.iter().find(|(to, _)| *to == from).map(|(_, at)| at.end)
                     };
                     if let Some(next) = next {
-                        store.set_position(from, *next);
+                        store.set_position(from, next);
                     }
                 }
                 let id = task.id;
@@ -152,6 +154,7 @@ impl<B: Broker> StreamThread<B> {
     pub(super) fn recover(&mut self, trouble: Trouble) -> Result<(), Trouble> {
         let open = self.transaction.take();
         self.outbox.truncate((0, 0));
+        self.hand_over.forget();
         self.counts.clear();
         let what = match trouble {
             Trouble::Stop(reason) => {

@@ -7,6 +7,7 @@
 
 mod assignment;
 mod commit;
+mod hand_over;
 mod process;
 mod report;
 
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hand_over::HandOver;
 pub use report::{About, Note, NoteLevel, Report};
 
 use crate::global::GlobalTable;
@@ -88,6 +90,9 @@ pub struct StreamThread<B> {
     held: Vec<Followed>,
     transaction: Option<Transaction>,
     outbox: Outbox,
+    hand_over: HandOver,
+    /// Records passed on in memory since the broker was polled.
+    handed_this_turn: usize,
     headers: Headers,
     counts: Vec<(&'static str, &'static str)>,
     in_flight: HashMap<(TaskId, Key), String>,
@@ -160,6 +165,8 @@ impl<B: Broker> StreamThread<B> {
         let globals = definitions.iter().map(|d| d.globals.iter().map(|_| GlobalTable::default()).collect()).collect();
         Self {
             written_out_at: parts.clock.now(),
+            hand_over: HandOver::new(&topology, &parts.sub_topologies),
+            handed_this_turn: 0,
             topology,
             definitions,
             hosted: parts.sub_topologies,
@@ -198,7 +205,8 @@ impl<B: Broker> StreamThread<B> {
         if let Err(error) = self.broker.poll(wait, most, &mut events) {
             self.settle_trouble(Trouble::Broker(error))?;
         }
-        let idle = !events.iter().any(|event| matches!(event, Event::Records { .. }));
+        let idle = self.hand_over.is_idle() && !events.iter().any(|event| matches!(event, Event::Records { .. }));
+        self.handed_this_turn = 0;
         for event in events.drain(..) {
             // Records polled before a rewind come again, from where their partition stands now. Taken in here they would
             // jump over those that were rewound, and offsets cannot tell: they have gaps.
@@ -221,12 +229,16 @@ impl<B: Broker> StreamThread<B> {
         let now = self.clock.now();
         self.begin_restores()?;
         self.retry_held()?;
+        turn.handled += self.take_handed()?;
         turn.handled += self.retry_backlogs(now)?;
-        turn.handled += self.take_answers()?;
-        turn.handled += self.fire_deadlines(now)?;
+        if !self.hand_over.is_catching_up() {
+            turn.handled += self.take_answers()?;
+            turn.handled += self.fire_deadlines(now)?;
+        }
         if self.commit_is_due(now, idle) {
             turn.committed = self.commit()?;
         }
+        self.look_after_readers(now)?;
         self.write_out(now)
     }
 
@@ -246,7 +258,10 @@ impl<B: Broker> StreamThread<B> {
     /// How long the broker may keep us waiting: not at all while a transaction is open or work is ready.
     fn patience(&self, wait: Duration) -> Duration {
         let now = self.clock.now();
-        if self.transaction.is_some() || self.assigned.values().any(|a| a.state() == TaskState::Created) {
+        if self.transaction.is_some()
+            || !self.hand_over.is_idle()
+            || self.assigned.values().any(|a| a.state() == TaskState::Created)
+        {
             return Duration::ZERO;
         }
         let deadlines = self.assigned.values().flat_map(|a| &a.tasks).flat_map(|t| &t.stores);
@@ -362,6 +377,13 @@ impl<B: Broker> StreamThread<B> {
         report.calls_in_flight = self.in_flight.len();
         report.memtable_bytes = self.memtable_bytes();
         report
+    }
+
+    /// Breaks the engine: what was passed on in memory is believed to have landed where it was expected. For negative
+    /// controls.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn believe_what_is_expected(&mut self) {
+        self.hand_over.unchecked = true;
     }
 
     /// The door to the broker, for tests.

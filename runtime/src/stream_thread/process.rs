@@ -4,15 +4,16 @@
 use super::report::About;
 use super::{DUE_PER_TURN, NOT_YET_PAUSE_MS, StreamThread, Trouble};
 use crate::dead_letters;
-use crate::io::{Answer, Broker, Flow};
+use crate::io::{Answer, Broker};
 use crate::parking::{self, Parked, Queue};
 use crate::processor::{Answered, Due, Failure, Outcome};
 use crate::record::{
-    Headers, InputRecord, Offset, ProcessorId, Record, SubTopologyId, Timestamp, TopicId, TopicPartition,
+    Headers, InputRecord, Offset, OutgoingRecord, ProcessorId, Record, SubTopologyId, Timestamp, TopicId,
+    TopicPartition,
 };
 use crate::step::{Outbound, Outbox, Step};
 use crate::store::Key;
-use crate::task::{AssignedPartition, Task, TaskState};
+use crate::task::{AssignedPartition, Source, Task, TaskState};
 use crate::topology::{OnPoison, Topology};
 
 /// Where a step came from; its outputs carry it in their `ce_id`.
@@ -39,36 +40,56 @@ impl<B: Broker> StreamThread<B> {
         records: Vec<InputRecord>,
     ) -> Result<usize, Trouble> {
         let key = (sub_topology, from.partition);
-        let Some(assigned) = self.assigned.get_mut(&key).filter(|a| a.state() == TaskState::Running) else {
-            return Ok(0);
-        };
-        if !assigned.backlog.is_empty() {
-            assigned.backlog.extend(records.into_iter().map(|record| (from.topic, record)));
-            return Ok(0);
-        }
         let mut handled = 0;
-        let mut records = records.into_iter();
-        while let Some(record) = records.next() {
-            match self.process_one(key, from.topic, &record)? {
-                Taken::Done => {
-                    handled += 1;
-                    self.commit_if_full()?;
+        for record in records {
+            let Some(assigned) = self.assigned.get_mut(&key).filter(|a| a.state() == TaskState::Running) else {
+                return Ok(handled);
+            };
+            // A reader that is paused gives nothing. What it was polled with before must be of somebody else, unless it
+            // has been handled.
+            if let Some(input) = assigned.input_mut(from.topic)
+                && input.source != Source::Broker
+            {
+                if record.offset < input.position {
+                    continue;
                 }
-                Taken::Wait(reason) => {
-                    let now = self.clock.now();
-                    let assigned = self.assigned.get_mut(&key).expect("it was there above");
-                    assigned.backlog.push_back((from.topic, record));
-                    assigned.backlog.extend(records.map(|record| (from.topic, record)));
-                    assigned.retry_at = now + NOT_YET_PAUSE_MS;
-                    let inputs = assigned.inputs(&self.topology);
-                    self.broker.set_flow(sub_topology, &inputs, Flow::Paused)?;
-                    let about = About::topic(&self.topology, from);
-                    self.report.info(about, format!("{} waits: {reason}", self.topology.name_of(from)));
-                    break;
-                }
+                return Err(self.stranger(from));
             }
+            handled += usize::from(self.take_record(key, from.topic, record)?.is_some());
+            handled += self.take_handed()?;
+            self.commit_if_full()?;
         }
         Ok(handled)
+    }
+
+    /// Takes one record in, behind those of its partition that wait. Gives it back when it is done with.
+    pub(super) fn take_record(
+        &mut self,
+        key: (SubTopologyId, i32),
+        topic: TopicId,
+        record: InputRecord,
+    ) -> Result<Option<InputRecord>, Trouble> {
+        let Some(assigned) = self.assigned.get_mut(&key).filter(|a| a.state() == TaskState::Running) else {
+            return Ok(None);
+        };
+        if !assigned.backlog.is_empty() {
+            assigned.backlog.push_back((topic, record));
+            return Ok(None);
+        }
+        match self.process_one(key, topic, &record)? {
+            Taken::Done => Ok(Some(record)),
+            Taken::Wait(reason) => {
+                let now = self.clock.now();
+                let assigned = self.assigned.get_mut(&key).expect("it was there above");
+                assigned.backlog.push_back((topic, record));
+                assigned.retry_at = now + NOT_YET_PAUSE_MS;
+                let from = TopicPartition { topic, partition: key.1 };
+                let about = About::topic(&self.topology, from);
+                self.report.info(about, format!("{} waits: {reason}", self.topology.name_of(from)));
+                self.steer(key)?;
+                Ok(None)
+            }
+        }
     }
 
     /// Tries records again that had to wait.
@@ -84,12 +105,11 @@ impl<B: Broker> StreamThread<B> {
             loop {
                 let assigned = self.assigned.get_mut(&key).expect("collected above");
                 let Some((topic, record)) = assigned.backlog.pop_front() else {
-                    let inputs = assigned.inputs(&self.topology);
-                    self.broker.set_flow(key.0, &inputs, Flow::Open)?;
+                    self.steer(key)?;
                     break;
                 };
                 match self.process_one(key, topic, &record)? {
-                    Taken::Done => handled += 1,
+                    Taken::Done => handled += 1 + self.take_handed()?,
                     Taken::Wait(_) => {
                         let assigned = self.assigned.get_mut(&key).expect("collected above");
                         assigned.backlog.push_front((topic, record));
@@ -113,8 +133,7 @@ impl<B: Broker> StreamThread<B> {
         let now = self.clock.now();
         let partition = key.1;
         let assigned = self.assigned.get_mut(&key).expect("the caller looked");
-        let position = assigned.positions.get(&topic).copied().unwrap_or_default();
-        if input.offset < position {
+        if assigned.position(topic).is_some_and(|position| input.offset < position) {
             return Ok(Taken::Done);
         }
         let record = Record::of(&topology.topic(topic).name, partition, input);
@@ -193,7 +212,9 @@ impl<B: Broker> StreamThread<B> {
                 }
             }
         }
-        assigned.positions.insert(topic, input.offset + 1);
+        if let Some(at) = assigned.input_mut(topic) {
+            at.position = input.offset + 1;
+        }
         self.stand(key, Cause::Record(&record))?;
         Ok(Taken::Done)
     }
@@ -226,6 +247,7 @@ impl<B: Broker> StreamThread<B> {
         let handled = due.len();
         for (key, processor, store, deadline, state) in due {
             self.fire(key, processor, store, deadline, &state)?;
+            self.take_handed()?;
         }
         Ok(handled)
     }
@@ -271,8 +293,9 @@ impl<B: Broker> StreamThread<B> {
         let handled = answers.len();
         for answer in answers {
             self.take_answer(&answer)?;
+            self.take_handed()?;
+            self.commit_if_full()?;
         }
-        self.commit_if_full()?;
         Ok(handled)
     }
 
@@ -337,23 +360,27 @@ impl<B: Broker> StreamThread<B> {
         let topology = self.topology.clone();
         self.ensure_begun()?;
         let outbox = std::mem::take(&mut self.outbox);
+        let mut usual = std::mem::take(&mut self.headers);
         for (number, outbound) in outbox.records.iter().enumerate() {
             let headers = match &outbound.headers {
                 Some(own) => own,
                 None => {
-                    write_headers(&mut self.headers, &topology, outbound, cause, number);
-                    &self.headers
+                    write_headers(&mut usual, &topology, outbound, cause, number);
+                    &usual
                 }
             };
-            self.broker.send(crate::record::OutgoingRecord {
+            let record = OutgoingRecord {
                 to: outbound.to,
                 key: &outbox.bytes[outbound.key.clone()],
                 value: outbound.value.clone().map(|range| &outbox.bytes[range]),
                 timestamp: outbound.timestamp,
                 headers,
-            })?;
+            };
+            self.broker.send(record)?;
+            self.pass_on(&record)?;
         }
         self.sent(outbox.records.len());
+        self.headers = usual;
         self.outbox = outbox;
         self.outbox.truncate((0, 0));
         Ok(())

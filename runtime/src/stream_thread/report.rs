@@ -35,6 +35,10 @@ pub struct Report {
     pub committed_records: u64,
     /// How long each took from its first record to its commit, milliseconds.
     pub transaction_ms: Vec<i64>,
+    /// Records that tasks of this thread passed on to each other in memory.
+    pub handed_over: u64,
+    /// Transactions aborted because somebody else wrote between two records of this thread.
+    pub strangers: u64,
     /// Transactions aborted.
     pub aborts: u64,
     /// Producers replaced because the outcome of a commit was unknown.

@@ -147,6 +147,8 @@ pub struct SubTopology {
 /// The engine's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineSettings {
+    /// Whether records between tasks of one stream thread are passed on in memory.
+    pub hand_over: bool,
     /// A transaction is committed when it holds this many records.
     pub commit_records: usize,
     /// A transaction is committed when it is this old, milliseconds.
@@ -168,6 +170,7 @@ pub struct EngineSettings {
 impl Default for EngineSettings {
     fn default() -> Self {
         Self {
+            hand_over: true,
             commit_records: 10_000,
             commit_latency_ms: 100,
             memtable_bytes: 256 << 20,

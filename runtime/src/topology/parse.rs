@@ -35,6 +35,7 @@ struct RawTopology {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct RawEngine {
+    hand_over: Option<bool>,
     commit_records: Option<usize>,
     commit_latency: Option<Spanned<String>>,
     memtable_mb: Option<usize>,
@@ -335,6 +336,7 @@ impl Reader<'_> {
             text.as_ref().and_then(|text| self.duration(text)).unwrap_or(default)
         };
         EngineSettings {
+            hand_over: raw.hand_over.unwrap_or(default.hand_over),
             commit_records: raw.commit_records.unwrap_or(default.commit_records).max(1),
             commit_latency_ms: duration(&raw.commit_latency, default.commit_latency_ms),
             memtable_bytes: raw.memtable_mb.map_or(default.memtable_bytes, |mb| mb << 20),
