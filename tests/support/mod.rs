@@ -16,7 +16,7 @@ use millrace_psp::LedgerEntry;
 use millrace_runtime::InputRecord;
 use millrace_schemas::{
     AdjustmentKind, AvroRecord, Codec, Money, OrderEvent, OrderLine, OrderPlaced, OrderRejected, OrderStatus, Product,
-    StockAdjustment, TOPICS, topics,
+    RejectReason, StockAdjustment, TOPICS, topics,
 };
 
 /// A record with its place: topic, partition, record.
@@ -52,7 +52,8 @@ pub fn produce<T: AvroRecord>(shop: &mut impl Shop, topic: &'static str, key: &s
     shop.produce_bytes(topic, key.as_bytes(), Some(&value));
 }
 
-/// Puts products with stock into the shop and waits until the ledger knows them.
+/// Puts products with stock into the shop and waits until the ledger and intake know them: intake reads the catalog beside
+/// its input, and refuses an order that overtakes it.
 pub fn stock(shop: &mut impl Shop, skus: &[(&str, i64, i64)]) {
     for (sku, minor, units) in skus {
         let unit_price = Money { minor: *minor, currency: "GBP".into() };
@@ -70,7 +71,27 @@ pub fn stock(shop: &mut impl Shop, skus: &[(&str, i64, i64)]) {
     }
     let wanted = skus.len();
     shop.until("the ledger knows the stock", &mut |shop| shop.records(&[topics::STOCK_LEVELS]).len() >= wanted);
+    let lines: Vec<(&str, i32)> = skus.iter().map(|(sku, ..)| (*sku, 1)).collect();
+    let mut tries = 0;
+    loop {
+        let id = format!("{PROBE}{}-{tries}", lines[0].0);
+        // In a currency that nothing is priced in: always refused, and the reason tells what is known.
+        place(shop, &OrderPlaced { currency: "JPY".into(), ..order(&id, &lines, "tok_visa") });
+        let mut answer = None;
+        shop.until("intake answers", &mut |shop| {
+            answer = all_rejections(shop).into_iter().find(|refused| refused.order_id == id);
+            answer.is_some()
+        });
+        match answer.expect("it was waited for").reason {
+            RejectReason::CurrencyMismatch => break,
+            RejectReason::UnknownSku if tries < 1_000 => tries += 1,
+            other => panic!("intake refused {id} for {other}"),
+        }
+    }
 }
+
+/// What the ids of orders begin with that only ask whether intake knows the catalog.
+const PROBE: &str = "probe-";
 
 /// An order of these lines.
 #[must_use]
@@ -100,8 +121,12 @@ pub fn orders(shop: &mut impl Shop) -> BTreeMap<String, OrderEvent> {
     events.map(|event| (event.order_id.clone(), event)).collect()
 }
 
-/// Every refusal.
+/// Every refusal of an order that a test placed.
 pub fn rejections(shop: &mut impl Shop) -> Vec<OrderRejected> {
+    all_rejections(shop).into_iter().filter(|refused| !refused.order_id.starts_with(PROBE)).collect()
+}
+
+fn all_rejections(shop: &mut impl Shop) -> Vec<OrderRejected> {
     let codec = shop.codec();
     let records = shop.records(&[topics::ORDERS_REJECTED]);
     records.iter().filter_map(|(_, _, record)| codec.decode(record.value.as_deref()?).ok()).collect()
@@ -110,7 +135,12 @@ pub fn rejections(shop: &mut impl Shop) -> Vec<OrderRejected> {
 /// Waits until an order has this status.
 pub fn until_status(shop: &mut impl Shop, id: &str, status: OrderStatus) -> OrderEvent {
     shop.until(&format!("order {id} is {status:?}"), &mut |shop| {
-        orders(shop).get(id).is_some_and(|o| o.status == status)
+        let orders = orders(shop);
+        let refused = rejections(shop).into_iter().find(|refused| refused.order_id == id && !orders.contains_key(id));
+        if let Some(refused) = refused.filter(|refused| refused.reason != RejectReason::ConflictingDuplicate) {
+            panic!("order {id} was refused: {}: {}", refused.reason, refused.detail);
+        }
+        orders.get(id).is_some_and(|o| o.status == status)
     });
     orders(shop).remove(id).expect("it was there")
 }
