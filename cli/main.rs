@@ -27,6 +27,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// Records are made of many short-lived strings, so what an allocation costs is much of what an order costs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What was checked does not hold.
 pub(crate) const DOES_NOT_HOLD: u8 = 1;
 /// Something that is needed cannot be reached or used.

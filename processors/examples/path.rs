@@ -13,6 +13,10 @@ use millrace_schemas::{
     AdjustmentKind, AvroRecord, Codec, Money, OrderLine, OrderPlaced, Product, StockAdjustment, topics,
 };
 
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SKUS: usize = 1_000;
 /// Orders that come in at a time.
 const BATCH: usize = 500;

@@ -1,6 +1,7 @@
 //! Between records as bytes and records as types, for all five processors: typed inputs, typed outputs, typed tables.
 //! Owns what is said when bytes cannot be read; never decides anything about an order.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -31,6 +32,27 @@ impl Wire {
             return Err(Failure::poison(format!("a tombstone on {}, where every record has a value", record.topic)));
         };
         self.decode(record.topic, value)
+    }
+
+    /// The record's value as a `T`, and its bare datum.
+    ///
+    /// # Errors
+    /// As [`Wire::read`].
+    pub(crate) fn read_with_datum<'a, T: AvroRecord>(
+        &self,
+        record: &Record<'a>,
+    ) -> Result<(T, Cow<'a, [u8]>), Failure> {
+        let read: T = self.read(record)?;
+        let own = self.codec.id_of::<T>().to_be_bytes();
+        let datum = match record.value.and_then(|value| value.split_at_checked(FRAME)) {
+            Some(([0, id @ ..], datum)) if *id == own => Cow::Borrowed(datum),
+            _ => {
+                let mut datum = Vec::new();
+                read.encode_datum(&mut datum);
+                Cow::Owned(datum)
+            }
+        };
+        Ok((read, datum))
     }
 
     /// A value of a topic as a `T`.
@@ -64,12 +86,7 @@ impl Wire {
             None => Ok(Change::Delete),
             // A record this step is only just writing: its bytes are our own datum behind the frame.
             Some(value) if record.offset < 0 => Ok(Change::Put(value.get(FRAME..).unwrap_or_default().to_vec())),
-            Some(value) => {
-                let latest: T = wire.decode(record.topic, value)?;
-                let mut datum = Vec::with_capacity(value.len());
-                latest.encode_datum(&mut datum);
-                Ok(Change::Put(datum))
-            }
+            Some(_) => Ok(Change::Put(wire.read_with_datum::<T>(record)?.1.into_owned())),
         });
         TableDefinition { topic, fold }
     }

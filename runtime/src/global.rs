@@ -1,7 +1,7 @@
 //! A topic read in full, every partition, into memory: the newest value of each key. Advice for decisions, never the
 //! truth of another processor.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use crate::processor::{Change, Failure, Fold};
 use crate::record::{Offset, Record};

@@ -9,9 +9,12 @@
 //! The disk never runs ahead of the topics: only committed state reaches the memtable, and a batch carries the position
 //! of every topic the store is a table of.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::io::{BackgroundJob, Disk, StorageError};
 use crate::processor::{CallOf, CallRequest, DeadlineOf, StoreDefinition, WaitingOf};
@@ -41,6 +44,8 @@ pub struct Store {
     memtable: Layer,
     memtable_bytes: usize,
     frozen: Option<Arc<Frozen>>,
+    /// Keys this transaction has looked for on the disk in vain: most keys are new, and are looked for more than once.
+    absent: RefCell<HashSet<Key>>,
     positions: BTreeMap<TopicPartition, Offset>,
     /// A position has moved since the last write.
     moved: bool,
@@ -121,6 +126,7 @@ impl Store {
             memtable: Layer::new(),
             memtable_bytes: 0,
             frozen: None,
+            absent: RefCell::default(),
             positions,
             moved: false,
             format: definition.format.as_str().into(),
@@ -166,8 +172,14 @@ impl Store {
         if let Some(entry) = self.frozen.as_ref().and_then(|frozen| frozen.entries.get(key)) {
             return Ok(entry.value.clone());
         }
+        if self.absent.borrow().contains(key) {
+            return Ok(None);
+        }
         match self.disk.get(&prefixed(space::STATE, key))? {
-            None => Ok(None),
+            None => {
+                self.absent.borrow_mut().insert(key.into());
+                Ok(None)
+            }
             Some(bytes) => match split_entry(&bytes) {
                 Some((_, value)) => Ok(Some(Value::from(value))),
                 None => {
@@ -225,9 +237,8 @@ impl Store {
 
     /// Writes into the overlay; gives what the overlay held before, for [`Store::undo`].
     pub fn write(&mut self, key: &[u8], entry: Entry) -> (Key, Option<Entry>) {
-        if let Some((key, slot)) = self.overlay.get_key_value(key).map(|(k, e)| (k.clone(), e.clone())) {
-            self.overlay.insert(key.clone(), entry);
-            return (key, Some(slot));
+        if let Some((key, slot)) = self.overlay.get_key_value_mut(key) {
+            return (key.clone(), Some(std::mem::replace(slot, entry)));
         }
         let key = Key::from(key);
         self.overlay.insert(key.clone(), entry);
@@ -248,6 +259,7 @@ impl Store {
 
     /// Drops everything uncommitted.
     pub fn drop_overlay(&mut self) {
+        self.absent.get_mut().clear();
         self.overlay.clear();
     }
 
@@ -259,6 +271,7 @@ impl Store {
 
     /// The transaction has committed: the overlay is state now. Gives the keys whose state changed to `changed`.
     pub fn commit_overlay(&mut self, mut changed: impl FnMut(&Key, Option<&CallRequest>)) {
+        self.absent.get_mut().clear();
         for (key, entry) in self.overlay.drain() {
             let call = self.open.update(&key, entry.value.as_deref());
             changed(&key, call);
@@ -304,6 +317,7 @@ impl Store {
     /// # Errors
     /// [`StorageError`].
     pub fn clear(&mut self) -> Result<(), StorageError> {
+        self.absent.get_mut().clear();
         self.overlay.clear();
         self.memtable.clear();
         self.memtable_bytes = 0;
@@ -371,6 +385,8 @@ impl Store {
             return Ok(None);
         }
         self.moved = false;
+        // What leaves memory is looked for on the disk again.
+        self.absent.get_mut().clear();
         let entries = std::mem::take(&mut self.memtable);
         self.memtable_bytes = 0;
         let open: Vec<bool> = entries.keys().map(|key| self.open.contains(key)).collect();

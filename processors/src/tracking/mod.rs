@@ -8,6 +8,7 @@ mod stored;
 mod tests;
 mod view;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use millrace_runtime::{
@@ -64,7 +65,7 @@ impl Processor for Tracking {
 }
 
 /// An event on its way into a view.
-struct Event {
+struct Event<'a> {
     order_id: String,
     source: Source,
     /// Its place among the events of its source, from 1; 0 for one that changes nothing but the history.
@@ -72,10 +73,10 @@ struct Event {
     at: i64,
     event: String,
     detail: String,
-    datum: Vec<u8>,
+    datum: Cow<'a, [u8]>,
 }
 
-fn accepted(wire: &Wire, record: &Record<'_>) -> Result<Event, Failure> {
+fn accepted<'a>(wire: &Wire, record: &Record<'a>) -> Result<Event<'a>, Failure> {
     let mut order: OrderAccepted = wire.read(record)?;
     order.payment_method.clear(); // nobody is shown it
     Ok(Event {
@@ -84,14 +85,14 @@ fn accepted(wire: &Wire, record: &Record<'_>) -> Result<Event, Failure> {
         at: order.accepted_at,
         event: "order.accepted".to_owned(),
         detail: String::new(),
-        datum: bytes(&order),
+        datum: Cow::Owned(bytes(&order)),
         order_id: order.order_id,
     })
 }
 
 /// A refused duplicate is told in the history and changes nothing of the order that holds the id.
-fn rejected(wire: &Wire, record: &Record<'_>) -> Result<Event, Failure> {
-    let order: OrderRejected = wire.read(record)?;
+fn rejected<'a>(wire: &Wire, record: &Record<'a>) -> Result<Event<'a>, Failure> {
+    let (order, datum): (OrderRejected, _) = wire.read_with_datum(record)?;
     let duplicate = order.reason == RejectReason::ConflictingDuplicate;
     let reason = order.reason.as_str().to_ascii_lowercase();
     Ok(Event {
@@ -99,14 +100,14 @@ fn rejected(wire: &Wire, record: &Record<'_>) -> Result<Event, Failure> {
         version: if duplicate { 0 } else { 1 },
         at: order.rejected_at,
         event: if duplicate { "order.duplicate_refused" } else { "order.rejected" }.to_owned(),
-        datum: bytes(&order),
+        datum,
         detail: if order.detail.is_empty() { reason } else { format!("{reason}: {}", order.detail) },
         order_id: order.order_id,
     })
 }
 
-fn payment(wire: &Wire, record: &Record<'_>) -> Result<Event, Failure> {
-    let payment: PaymentEvent = wire.read(record)?;
+fn payment<'a>(wire: &Wire, record: &Record<'a>) -> Result<Event<'a>, Failure> {
+    let (payment, datum): (PaymentEvent, _) = wire.read_with_datum(record)?;
     let detail = match &payment.decline_code {
         Some(code) if payment.detail.is_empty() => code.clone(),
         Some(code) => format!("{}: {code}", payment.detail),
@@ -116,24 +117,33 @@ fn payment(wire: &Wire, record: &Record<'_>) -> Result<Event, Failure> {
         source: Source::Payment,
         version: payment.version.max(0),
         at: payment.at,
-        event: format!("payment.{}", payment.kind.as_str().to_ascii_lowercase()),
+        event: named("payment.", payment.kind.as_str()),
         detail,
-        datum: bytes(&payment),
+        datum,
         order_id: payment.order_id,
     })
 }
 
-fn order(wire: &Wire, record: &Record<'_>) -> Result<Event, Failure> {
-    let order: OrderEvent = wire.read(record)?;
+fn order<'a>(wire: &Wire, record: &Record<'a>) -> Result<Event<'a>, Failure> {
+    let (order, datum): (OrderEvent, _) = wire.read_with_datum(record)?;
     Ok(Event {
         source: Source::Order,
         version: order.version.max(0),
         at: order.at,
-        event: format!("order.{}", order.kind.as_str().to_ascii_lowercase()),
-        detail: order.detail.clone(),
-        datum: bytes(&order),
+        event: named("order.", order.kind.as_str()),
+        detail: order.detail,
+        datum,
         order_id: order.order_id,
     })
+}
+
+/// Such as `order.confirmed`.
+fn named(of: &str, kind: &str) -> String {
+    let mut name = String::with_capacity(of.len() + kind.len());
+    name.push_str(of);
+    name.push_str(kind);
+    name.make_ascii_lowercase();
+    name
 }
 
 fn bytes(record: &impl AvroRecord) -> Vec<u8> {
@@ -142,8 +152,11 @@ fn bytes(record: &impl AvroRecord) -> Vec<u8> {
     datum
 }
 
+/// Makes an event of a record.
+type FromRecord = for<'a> fn(&Wire, &Record<'a>) -> Result<Event<'a>, Failure>;
+
 /// A topic folded into the views. Its tombstones are passed over: a view is forgotten by its time to live.
-fn table(wire: &Wire, topic: &'static str, event: fn(&Wire, &Record<'_>) -> Result<Event, Failure>) -> TableDefinition {
+fn table(wire: &Wire, topic: &'static str, event: FromRecord) -> TableDefinition {
     let wire = wire.clone();
     TableDefinition {
         topic,
@@ -165,7 +178,7 @@ fn table(wire: &Wire, topic: &'static str, event: fn(&Wire, &Record<'_>) -> Resu
 }
 
 /// The view after the event; `None` when it is in there already.
-fn folded<'a>(mut stored: Stored<'a>, event: &'a Event) -> Option<Vec<u8>> {
+fn folded<'a>(mut stored: Stored<'a>, event: &'a Event<'_>) -> Option<Vec<u8>> {
     if event.version > 0 && !stored.replace(event.source, event.version, &event.datum) {
         return None;
     }

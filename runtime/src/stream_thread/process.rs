@@ -567,7 +567,6 @@ fn check_window(task: &mut Task, topology: &Topology, now: Timestamp) -> Result<
 
 /// CloudEvents attributes and the trace of the cause. Names are fixed, so only the values' bytes are written anew.
 fn write_headers(headers: &mut Headers, topology: &Topology, outbound: &Outbound, cause: Cause<'_>, number: usize) {
-    use std::io::Write;
     const NAMES: [&str; 5] = ["ce_specversion", "ce_id", "ce_source", "ce_type", "content-type"];
     if headers.len() < NAMES.len() {
         *headers = NAMES.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
@@ -578,20 +577,38 @@ fn write_headers(headers: &mut Headers, topology: &Topology, outbound: &Outbound
     for value in &mut headers[1..4] {
         value.1.clear();
     }
-    // Writing to a Vec cannot fail.
     let id = &mut headers[1].1;
-    let _ = match cause {
-        Cause::Record(record) => write!(id, "{}/{}/{}/{number}", record.topic, record.partition, record.offset),
-        Cause::Deadline(key, at) => {
-            write!(id, "{}/due/{at}/{number}", String::from_utf8_lossy(key))
+    match cause {
+        Cause::Record(record) => {
+            id.extend_from_slice(record.topic.as_bytes());
+            slash_number(id, record.partition.into());
+            slash_number(id, record.offset);
         }
-        Cause::Answer(key, call) => write!(id, "{}/answer/{call}/{number}", String::from_utf8_lossy(key)),
-    };
-    let _ = write!(headers[2].1, "/{}/{}", topology.application, topology.topic(outbound.to.topic).name);
+        Cause::Deadline(key, at) => {
+            id.extend_from_slice(String::from_utf8_lossy(key).as_bytes());
+            id.extend_from_slice(b"/due");
+            slash_number(id, at);
+        }
+        Cause::Answer(key, call) => {
+            id.extend_from_slice(String::from_utf8_lossy(key).as_bytes());
+            id.extend_from_slice(b"/answer/");
+            id.extend_from_slice(call.as_bytes());
+        }
+    }
+    slash_number(id, i64::try_from(number).unwrap_or(i64::MAX));
+    for part in [topology.application.as_str(), &topology.topic(outbound.to.topic).name] {
+        headers[2].1.push(b'/');
+        headers[2].1.extend_from_slice(part.as_bytes());
+    }
     headers[3].1.extend_from_slice(outbound.kind.as_bytes());
     if let Cause::Record(record) = cause
         && let Some(trace) = record.headers.iter().find(|(name, _)| name == "traceparent")
     {
         headers.push(trace.clone());
     }
+}
+
+fn slash_number(out: &mut Vec<u8>, number: i64) {
+    out.push(b'/');
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
