@@ -8,7 +8,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check kafka
+.PHONY: help run build test check kafka profile
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,3 +30,16 @@ check: ## format, lints, dependencies, unit tests of the changed rooms; for the 
 
 kafka: ## fetch the pinned Apache Kafka for the tests (make test does it by itself)
 	@setup/kafka.sh
+
+profile: ## instructions an order costs in memory, by function (needs valgrind)
+	@command -v valgrind >/dev/null || { echo "valgrind is missing:  apt-get install -y valgrind" >&2; exit 3; }
+	@cargo build --release --locked -p millrace-processors --example path
+	@target="$${CARGO_TARGET_DIR:-target}"; \
+	for orders in 500 2500; do \
+		valgrind --tool=callgrind --callgrind-out-file="$$target/path.$$orders.callgrind" \
+			"$$target/release/examples/path" $$orders 2>/dev/null || exit 1; \
+	done; \
+	callgrind_annotate --inclusive=yes "$$target/path.2500.callgrind" | grep -v '^--' | head -80; \
+	few=$$(sed -n 's/^totals: //p' "$$target/path.500.callgrind"); \
+	many=$$(sed -n 's/^totals: //p' "$$target/path.2500.callgrind"); \
+	echo "$$(( (many - few) / 2000 )) instructions an order"
