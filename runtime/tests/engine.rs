@@ -291,6 +291,23 @@ fn a_state_whose_deadline_fires_in_an_aborted_transaction_fires_again() {
 }
 
 #[test]
+fn answers_that_wait_while_a_transaction_is_aborted_are_not_lost() {
+    let (mut driver, _) = driver(|text| text.replace("commit_records = 5", "commit_records = 1000"));
+    driver.start_with_all(1);
+    for n in 0..20 {
+        driver.produce("words", format!("caller-{n}").as_bytes(), b"ask:how much");
+    }
+    while counts(&driver).len() < 20 {
+        driver.turn(1).unwrap();
+    }
+    // All twenty are answered now; the first one taken cannot be written.
+    driver.inject(1, Fault::FailSend);
+    driver.settle().unwrap();
+    assert_eq!(driver.thread(1).take_report().aborts, 1);
+    assert_eq!(counts(&driver).values().filter(|count| **count == 2).count(), 20, "each asked once and answered once");
+}
+
+#[test]
 fn it_refuses_to_begin_again_over_state_when_the_offsets_are_gone() {
     let (mut driver, _) = driver(str::to_owned);
     driver.start_with_all(1);

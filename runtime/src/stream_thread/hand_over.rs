@@ -184,7 +184,7 @@ impl HandOver {
     fn committed(&mut self, landed: &Landed, now: Timestamp) {
         for at in std::mem::take(&mut self.written) {
             let log = self.log(at);
-            log.ours = places(landed, at).map(|places| places.end);
+            log.ours = Some(places(landed, at).expect("the broker tells where every record sent has landed").end);
             if log.passed_on && now - log.not_before > STRANGER_PAUSE_MAX_MS {
                 log.strangers = 0;
             }
@@ -262,7 +262,7 @@ impl<B: Broker> StreamThread<B> {
                     input.source = Source::Returning { given };
                     continue;
                 }
-                Source::Memory { .. } => {}
+                Source::Memory { given } => assert!(given <= expected, "a record before the last one given"),
                 Source::Broker if !waits && before == 0 && input.position == ours && is_ours => {
                     if self.clock.now() < not_before {
                         continue;

@@ -11,7 +11,7 @@ mod hand_over;
 mod process;
 mod report;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use hand_over::HandOver;
 pub use report::{About, Note, NoteLevel, Report};
 
 use crate::global::GlobalTable;
-use crate::io::{Broker, BrokerError, Caller, Clock, Event, Storage};
+use crate::io::{Answer, Broker, BrokerError, Caller, Clock, Event, Storage};
 use crate::processor::ProcessorDefinition;
 use crate::record::{Headers, InputRecord, Offset, ProcessorId, SubTopologyId, TaskId, Timestamp, TopicPartition};
 use crate::step::Outbox;
@@ -96,6 +96,9 @@ pub struct StreamThread<B> {
     headers: Headers,
     counts: Vec<(&'static str, &'static str)>,
     in_flight: HashMap<(TaskId, Key), String>,
+    /// Answers that have come and are not taken yet. They outlive an abort: only who is told that its partition restores
+    /// has its call made again.
+    answers: VecDeque<Answer>,
     written_out_at: Timestamp,
     /// How often every partition was put back to where the broker says it stands.
     rewinds: u64,
@@ -185,6 +188,7 @@ impl<B: Broker> StreamThread<B> {
             headers: Headers::new(),
             counts: Vec::new(),
             in_flight: HashMap::new(),
+            answers: VecDeque::new(),
             rewinds: 0,
             report: Report::default(),
             events: Vec::new(),

@@ -290,8 +290,9 @@ impl<B: Broker> StreamThread<B> {
     pub(super) fn take_answers(&mut self) -> Result<usize, Trouble> {
         let mut answers = Vec::new();
         self.caller.answers(&mut answers);
-        let handled = answers.len();
-        for answer in answers {
+        self.answers.extend(answers);
+        let handled = self.answers.len();
+        while let Some(answer) = self.answers.pop_front() {
             self.take_answer(&answer)?;
             self.take_handed()?;
             self.commit_if_full()?;
