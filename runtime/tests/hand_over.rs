@@ -25,10 +25,10 @@ fn warm(change: impl FnOnce(&str) -> String) -> Driver {
     let (mut driver, _) = driver(change);
     driver.start_with_all(1);
     feed(&mut driver, 0, 70);
-    driver.settle().unwrap();
+    driver.settle().expect("it settles");
     feed(&mut driver, 70, 140);
-    driver.settle().unwrap();
-    check(&driver, 140).unwrap();
+    driver.settle().expect("it settles");
+    check(&driver, 140).expect("all of it is told");
     driver
 }
 

@@ -225,7 +225,7 @@ impl ProcessShop {
             registry,
             psp_url: format!("http://{psp_listen}/psp"),
             broker_args,
-            worker_args: if apart { ["--apart", "--threads", "2"].map(str::to_owned).into() } else { Vec::new() },
+            worker_args: grouping_args(apart),
             codec,
             readers: BTreeMap::new(),
             runtime,
@@ -267,7 +267,7 @@ impl ProcessShop {
     /// How workers started from now on group the processors; `millrace apply` with these arguments, its exit code and
     /// what it said.
     pub fn regroup(&mut self, apart: bool, more: &[&str]) -> (Option<i32>, String) {
-        self.apart = apart;
+        self.worker_args = grouping_args(apart);
         let mut args = vec!["apply"];
         args.extend(apart.then_some("--apart"));
         args.extend_from_slice(more);
@@ -315,6 +315,11 @@ impl ProcessShop {
     pub fn psp_url(&self) -> &str {
         &self.psp_url
     }
+}
+
+/// What a worker is started with so that each processor is on its own, or all are as the topology says.
+fn grouping_args(apart: bool) -> Vec<String> {
+    if apart { ["--apart", "--threads", "2"].map(str::to_owned).into() } else { Vec::new() }
 }
 
 fn strs(args: &[String]) -> Vec<&str> {
