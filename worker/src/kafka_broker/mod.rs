@@ -41,10 +41,10 @@
 //! | 5 | default rebalance ignores errors | own callback, each result checked (`context`, `group`) |
 //! | 6 | rebalance runs inside poll | nothing blocks in it; the thread is the engine's own, never an async worker |
 //! | 7 | abort in revoke leaves kept partitions ahead | the engine rewinds every partition; `rewind` checks each seek; test `nothing_old_comes_after_a_rewind` |
-//! | 8 | lost assignment taken for revoked | asked in the callback, again before offsets are sent |
+//! | 8 | lost assignment taken for revoked | asked in the callback, again before offsets are sent; test `an_assignment_that_was_lost_is_told_as_lost` in `tests/broken_connections.rs` |
 //! | 9 | cooperative bugs below 2.12 | `connect` refuses an older library; test `partitions_sit_together_while_members_come_and_go` |
 //! | 10 | KIP-848 not ripe in this version | `group.protocol=classic`, cannot be overridden (`config`) |
-//! | 11 | drop hangs | every client is dropped on a thread of its own with a limit (`close_aside`, `close_old`); what waits for an answer is answered first |
+//! | 11 | drop hangs | every client is dropped on a thread of its own with a limit (`close_aside`, `close_old`); what waits for an answer is answered first; tests `closing_does_not_hang_on_an_unanswered_rebalance`, `a_client_whose_broker_is_silent_can_be_closed` in `tests/broken_connections.rs` |
 //! | 12 | a consumer stalls | not decided here: a client cannot tell a stall from an idle topic behind markers; lag in the metrics tells, and the operator restarts |
 //! | 13 | fatal error told once | `Group::check` asks every poll |
 //! | 14 | unsafe defaults | all set in `config`, overrides refused; unit test `safety_cannot_be_turned_off` |
