@@ -8,7 +8,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check kafka profile
+.PHONY: help run build test check chaos kafka profile
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,11 @@ test: ## install what is missing and run all tests, on Apache Kafka too where Ja
 check: ## format, lints, dependencies, unit tests of the changed rooms; for the moment before a commit
 	@setup/base.sh
 	@setup/check.sh
+
+chaos: ## real faults on real processes, then the audit (ARGS="--help" lists what can be asked for)
+	@setup/base.sh test
+	@setup/kafka.sh
+	@MILLRACE_CHAOS="$(ARGS)" cargo test --quiet --release --locked --test chaos
 
 kafka: ## fetch the pinned Apache Kafka for the tests (make test does it by itself)
 	@setup/kafka.sh

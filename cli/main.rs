@@ -86,6 +86,8 @@ enum Command {
     Trace(trace::Args),
     /// The simulated payment service provider alone, for several processes to share.
     Psp(psp::Args),
+    /// The simulated warehouse alone, for processors that run in processes of their own.
+    Warehouse(warehouse::Args),
 }
 
 fn main() -> ExitCode {
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
         Command::Consume(args) => records::consume(&args),
         Command::Trace(args) => trace::run(&args),
         Command::Psp(args) => psp::run(args),
+        Command::Warehouse(args) => warehouse::run(&args),
     };
     match result {
         Ok(code) => code,

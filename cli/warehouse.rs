@@ -1,6 +1,7 @@
-//! The people around the shop, simulated for `dev` and `replay`: a warehouse that ships what is confirmed, and a small
+//! The people around the shop, simulated for `dev` and `warehouse`: a warehouse that ships what is confirmed, and a small
 //! stocked catalog. The warehouse's rules are in `replay`; here is only its reading and writing.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,7 +14,26 @@ use millrace_worker::{BulkProducer, From, TopicReader};
 
 use crate::connection::Connection;
 
+/// Arguments of `millrace warehouse`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    connection: Connection,
+}
+
 const RECORDS_AT_ONCE: usize = 2_000;
+
+/// Works until interrupted.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    crate::run::to_its_end(async {
+        let codec = args.connection.codec().await?;
+        let running = start(&args.connection, codec)?;
+        eprintln!("simulated warehouse  ships what is confirmed, at {}", args.connection.kafka);
+        crate::run::interrupted().await;
+        tokio::task::spawn_blocking(|| running.stop()).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
 
 /// A running warehouse.
 pub(crate) struct RunningWarehouse {

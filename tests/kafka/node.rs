@@ -1,6 +1,6 @@
-//! One real Apache Kafka for a test: KRaft, a single node, loopback only, its own ports and its
-//! own temporary directory. Owns the Java process from start to stop; never touches a Kafka that
-//! it did not start, and never fetches anything (`setup/kafka.sh` does).
+//! A real Apache Kafka for a test: KRaft, a single node or one of three, loopback only, its own ports
+//! and its own temporary directory. Owns the Java process from start to stop; never touches a Kafka
+//! that it did not start, and never fetches anything (`setup/kafka.sh` does).
 //!
 //! Included by tests with `#[path = "kafka/node.rs"]`; only the standard library is used.
 #![allow(dead_code)]
@@ -36,6 +36,8 @@ pub struct ApacheKafka {
     log4j: PathBuf,
     dir: PathBuf,
     ports: Ports,
+    /// All nodes of the cluster, this one included, in the order of their ids from 1.
+    quorum: Vec<Ports>,
     launches: u32,
     guard: Guard,
     process: Option<Child>,
@@ -75,6 +77,49 @@ impl ApacheKafka {
     pub fn start() -> Result<Self, Skipped> {
         let found = find().map_err(skip)?;
         Ok(Self::start_on(found))
+    }
+
+    /// Starts so many nodes as one cluster: everything is replicated to three of them (or all, if there are
+    /// fewer), and acknowledged by all but one of those.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`].
+    ///
+    /// # Panics
+    /// When the cluster does not come up.
+    pub fn cluster(nodes: usize) -> Result<Vec<Self>, Skipped> {
+        let found = find().map_err(skip)?;
+        let began = Instant::now();
+        for _ in 0..5 {
+            let mut quorum: Vec<Ports> = Vec::new();
+            while quorum.len() < nodes {
+                let ports = free_ports();
+                if quorum.iter().all(|other| other.client != ports.client) {
+                    quorum.push(ports);
+                }
+            }
+            let mut kafkas: Vec<Self> = quorum.iter().map(|ports| Self::laid_out(&found, *ports, &quorum)).collect();
+            let started: Vec<Child> = kafkas.iter_mut().map(Self::spawn).collect();
+            // The first is ready only when most are there.
+            let ready: Vec<Launch> =
+                kafkas.iter_mut().zip(started).map(|(kafka, java)| kafka.await_ready(java)).collect();
+            let mut all = true;
+            for (kafka, launch) in kafkas.iter_mut().zip(ready) {
+                match launch {
+                    Launch::Ready(java) => kafka.process = Some(java),
+                    Launch::PortTaken => all = false,
+                }
+            }
+            if all {
+                let name = test_name();
+                say(&format!(
+                    "READY (Apache Kafka) {name} with {nodes} nodes after {} ms",
+                    began.elapsed().as_millis()
+                ));
+                return Ok(kafkas);
+            }
+        }
+        panic!("Apache Kafka found its ports taken five times in a row");
     }
 
     /// The node all tests of this test binary share, started by the first that asks. For tests
@@ -152,19 +197,8 @@ impl ApacheKafka {
 
     fn start_on(found: Found) -> Self {
         let began = Instant::now();
-        let dir = fresh_dir();
-        let mut kafka = Self {
-            java: found.java,
-            lib: found.lib,
-            log4j: found.log4j,
-            guard: Guard::over(&dir),
-            dir,
-            ports: free_ports(),
-            launches: 0,
-            process: None,
-        };
-        kafka.write_properties();
-        kafka.format();
+        let ports = free_ports();
+        let mut kafka = Self::laid_out(&found, ports, &[ports]);
         // Between the probe for a free port and Kafka's bind, somebody else may have taken it.
         for _ in 0..5 {
             if let Launch::Ready(java) = kafka.launch() {
@@ -173,9 +207,29 @@ impl ApacheKafka {
                 return kafka;
             }
             kafka.ports = free_ports();
+            kafka.quorum = vec![kafka.ports];
             kafka.write_properties();
         }
         panic!("Apache Kafka found its ports taken five times in a row");
+    }
+
+    /// A node that has its directory, and does not run yet.
+    fn laid_out(found: &Found, ports: Ports, quorum: &[Ports]) -> Self {
+        let dir = fresh_dir();
+        let mut kafka = Self {
+            java: found.java.clone(),
+            lib: found.lib.clone(),
+            log4j: found.log4j.clone(),
+            guard: Guard::over(&dir),
+            dir,
+            ports,
+            quorum: quorum.to_vec(),
+            launches: 0,
+            process: None,
+        };
+        kafka.write_properties();
+        kafka.format();
+        kafka
     }
 
     /// Kills what still runs and reaps it. The guard forgets it before its id can be reused.
@@ -196,10 +250,21 @@ impl ApacheKafka {
     fn write_properties(&self) {
         let Ports { client, controller } = self.ports;
         let data = self.dir.join("data");
+        let voters =
+            self.quorum.iter().enumerate().map(|(at, node)| format!("{}@127.0.0.1:{}", at + 1, node.controller));
+        let voters = voters.collect::<Vec<_>>().join(",");
+        let id = 1 + self.quorum.iter().position(|node| node.client == client).expect("it is one of its cluster");
+        let replicas = self.quorum.len().min(3);
+        let in_sync = replicas.saturating_sub(1).max(1);
         let text = format!(
             "process.roles=broker,controller\n\
-             node.id=1\n\
-             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             node.id={id}\n\
+             controller.quorum.voters={voters}\n\
+             default.replication.factor={replicas}\n\
+             min.insync.replicas={in_sync}\n\
+             offsets.topic.replication.factor={replicas}\n\
+             transaction.state.log.replication.factor={replicas}\n\
+             transaction.state.log.min.isr={in_sync}\n\
              listeners=CLIENT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}\n\
              advertised.listeners=CLIENT://127.0.0.1:{client}\n\
              listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
@@ -236,11 +301,16 @@ impl ApacheKafka {
 
     /// Starts the Java process and waits until it has said that it is ready and accepts.
     fn launch(&mut self) -> Launch {
+        let java = self.spawn();
+        self.await_ready(java)
+    }
+
+    fn spawn(&mut self) -> Child {
         self.launches += 1;
         let log = self.log_file();
         let out = File::create(&log).expect("the temporary directory is writable");
         let err = out.try_clone().expect("an open file can be cloned");
-        let mut java = Command::new(&self.java)
+        let java = Command::new(&self.java)
             .args(["-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=1"])
             .args(["-XX:+UseSerialGC", "-Djava.awt.headless=true"])
             .arg(format!("-Dlog4j2.configurationFile={}", self.log4j.display()))
@@ -255,6 +325,11 @@ impl ApacheKafka {
             .spawn()
             .expect("java was found a moment ago");
         self.guard.watch(Some(&java));
+        java
+    }
+
+    fn await_ready(&mut self, mut java: Child) -> Launch {
+        let log = self.log_file();
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             let ended = java.try_wait().expect("our own child can be asked");
@@ -325,15 +400,12 @@ impl Drop for Guard {
     }
 }
 
-/// Settings that do not depend on ports or directories: one replica of everything, few internal
+/// Settings that do not depend on ports, directories or the number of nodes: few internal
 /// partitions, and no waiting that only a cluster of machines would need.
 const FIXED_PROPERTIES: &str = "\
 auto.create.topics.enable=false
 offsets.topic.num.partitions=4
-offsets.topic.replication.factor=1
 transaction.state.log.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1

@@ -38,8 +38,7 @@ impl Process {
     /// Starts `millrace` with these arguments, its messages in a file.
     #[must_use]
     pub fn start(dir: &Path, name: &str, args: &[&str]) -> Self {
-        static STARTED: AtomicU32 = AtomicU32::new(0);
-        let log = dir.join(format!("{name}.{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
+        let log = fresh_log(dir, name);
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_millrace"))
             .args(args)
@@ -49,6 +48,39 @@ impl Process {
             .spawn()
             .unwrap();
         Self { child, log }
+    }
+
+    /// The same for a process whose files can be kept from growing ([`Process::limit_files`]): its messages come
+    /// through a pipe, and a write past the limit is an error to it, not its end.
+    #[must_use]
+    pub fn start_limitable(dir: &Path, name: &str, args: &[&str]) -> Self {
+        let log = fresh_log(dir, name);
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_millrace")])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = child.stderr.take().unwrap();
+        std::thread::spawn(move || std::io::copy(&mut said, &mut file));
+        Self { child, log }
+    }
+
+    /// From now on no write of the process may make a file longer than this many bytes; `None` takes that back.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let pid = self.child.id().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={limit}:")]).status();
+        assert!(status.is_ok_and(|status| status.success()), "prlimit, of util-linux, limits the process");
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has said.
@@ -105,6 +137,11 @@ impl Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn fresh_log(dir: &Path, name: &str) -> std::path::PathBuf {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    dir.join(format!("{name}.{}.log", STARTED.fetch_add(1, Ordering::Relaxed)))
 }
 
 impl Drop for Process {

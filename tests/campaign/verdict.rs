@@ -1,0 +1,206 @@
+//! What must be true after a campaign: every promise by `millrace audit`, the producers' own log against the first topic,
+//! no transaction left open. Reads past the proxies; starts nothing but the auditor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use millrace_schemas::{OrderPlaced, TOPICS, topics};
+use millrace_worker::{From, TopicReader};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use serde_json::Value;
+
+use super::fleet::{Answer, ClientLog};
+use super::ground::Ground;
+use super::{Settings, Struck, say};
+use crate::support::processes::Process;
+
+/// How long everything may take to drain once all is healed: a few of the longest time-outs of the topology.
+const DRAIN: Duration = Duration::from_secs(240);
+/// How long a transaction may stay open after that.
+const CLOSE: Duration = Duration::from_secs(40);
+/// How many offenders are named.
+const NAMED: usize = 5;
+
+/// The outcome of a campaign.
+#[derive(Debug, serde::Serialize)]
+pub struct Verdict {
+    pub seed: u64,
+    pub brokers: usize,
+    pub seconds: u64,
+    pub acknowledged: usize,
+    pub refused: usize,
+    pub indeterminate: usize,
+    /// Distinct submits on the first topic.
+    pub known: usize,
+    /// Committed events of orders.
+    pub events: usize,
+    pub struck: Vec<Struck>,
+    /// Processes that ended without being told to, and what they said.
+    pub ended_by_themselves: Vec<String>,
+    /// The auditor's report, as it prints it.
+    pub audit: Value,
+    /// What is not as it must be; empty when all holds.
+    pub wrongs: Vec<String>,
+}
+
+impl Verdict {
+    pub fn holds(&self) -> bool {
+        self.wrongs.is_empty()
+    }
+}
+
+/// Waits until everything has drained, and judges.
+pub fn judge(ground: &mut Ground, log: &Arc<ClientLog>, settings: &Settings) -> Verdict {
+    let mut wrongs = Vec::new();
+    let (known, orders) = placed(ground);
+    let answers = log.answers();
+    let of = |wanted: Answer| -> BTreeSet<&String> {
+        answers.iter().filter(|(_, answer)| **answer == wanted).map(|(submit, _)| submit).collect()
+    };
+    let lost: Vec<_> = of(Answer::Acknowledged).into_iter().filter(|submit| !known.contains(*submit)).collect();
+    let unasked: Vec<_> = known.iter().filter(|submit| answers.get(*submit).is_none()).collect();
+    let refused: Vec<_> = of(Answer::Refused).into_iter().filter(|submit| known.contains(*submit)).collect();
+    for (what, offenders) in
+        [("acknowledged, but unknown", lost), ("known, but never submitted", unasked), ("refused, but known", refused)]
+    {
+        if !offenders.is_empty() {
+            let named: Vec<_> = offenders.iter().take(NAMED).collect();
+            wrongs.push(format!("{} orders are {what}: {named:?}", offenders.len()));
+        }
+    }
+    let audit = audit(ground, orders, &mut wrongs);
+    let letters = audit["dead_letters"]["intake"].as_u64().unwrap_or(0);
+    let [durable, unsure] = log.poison.each_ref().map(|count| count.load(Ordering::Relaxed) as u64);
+    if letters < durable || letters > durable + unsure {
+        wrongs.push(format!("{durable} to {} poison records, {letters} dead letters of intake", durable + unsure));
+    }
+    wrongs.extend(open_transactions(ground));
+    Verdict {
+        seed: settings.seed,
+        brokers: settings.brokers,
+        seconds: 0,
+        acknowledged: log.count(Answer::Acknowledged),
+        refused: log.count(Answer::Refused),
+        indeterminate: log.count(Answer::Indeterminate),
+        known: known.len(),
+        events: 0,
+        struck: Vec::new(),
+        ended_by_themselves: ground.ended.iter().map(|(role, said)| format!("{role:?}: {said}")).collect(),
+        audit,
+        wrongs,
+    }
+}
+
+/// Every submit on the first topic, and how many orders they are.
+fn placed(ground: &Ground) -> (BTreeSet<String>, usize) {
+    let mut reader = TopicReader::open(&ground.direct(), &[topics::ORDERS_PLACED], From::Beginning).unwrap();
+    let (mut submits, mut orders) = (BTreeSet::new(), BTreeSet::new());
+    while !reader.has_caught_up() {
+        for placed in reader.read(Duration::from_millis(200), 10_000).unwrap() {
+            let value = placed.record.value.unwrap_or_default();
+            if let Ok(order) = ground.codec.decode::<OrderPlaced>(&value) {
+                orders.insert(order.order_id);
+                submits.insert(order.customer_id);
+            }
+        }
+    }
+    (submits, orders.len())
+}
+
+/// Lets `millrace audit` wait until every order has ended; when they do not, what it says of those that have not.
+fn audit(ground: &mut Ground, orders: usize, wrongs: &mut Vec<String>) -> Value {
+    let (kafka, registry, psp, until) = (ground.direct(), ground.registry(), ground.provider(), orders.to_string());
+    let common = ["audit", "--kafka", &kafka, "--registry", &registry, "--psp", &psp, "--output", "json"];
+    let mut auditor = Process::start(ground.dir(), "audit", &[&common[..], &["--until", &until]].concat());
+    let since = Instant::now();
+    while auditor.is_alive() && since.elapsed() < DRAIN {
+        ground.tend();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let drained = !auditor.is_alive();
+    let (code, said) = if drained {
+        auditor.until_it_ends(Duration::from_secs(1))
+    } else {
+        wrongs.push(format!("not every order has ended {DRAIN:?} after all was healed"));
+        auditor.kill();
+        Process::start(ground.dir(), "audit-open", &common).until_it_ends(DRAIN)
+    };
+    let report: Value = said.find('{').and_then(|at| serde_json::from_str(&said[at..]).ok()).unwrap_or_default();
+    if code != Some(0) {
+        let broken = report["promises"].as_array().into_iter().flatten().filter(|verdict| verdict["holds"] != true);
+        wrongs.extend(broken.map(|verdict| format!("a promise does not hold: {verdict}")));
+        if report.is_null() {
+            wrongs.push(format!("the audit ended with {code:?}: {said}"));
+        }
+    }
+    report
+}
+
+/// Partitions whose last stable offset stays behind their end.
+fn open_transactions(ground: &Ground) -> Vec<String> {
+    let reader = |isolation: &str| -> BaseConsumer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", ground.direct()).set("isolation.level", isolation).create().unwrap()
+    };
+    let (committed, all) = (reader("read_committed"), reader("read_uncommitted"));
+    let end = |of: &BaseConsumer, topic: &str, partition| {
+        of.fetch_watermarks(topic, partition, Duration::from_secs(10)).map_or(-1, |(_, end)| end)
+    };
+    let since = Instant::now();
+    let mut open: Vec<(&str, i32)> = TOPICS
+        .iter()
+        .flat_map(|topic| {
+            let metadata = all.fetch_metadata(Some(topic.topic), Duration::from_secs(10)).unwrap();
+            let partitions = metadata.topics()[0].partitions().len();
+            (0..i32::try_from(partitions).unwrap()).map(|partition| (topic.topic, partition)).collect::<Vec<_>>()
+        })
+        .collect();
+    loop {
+        open.retain(|(topic, partition)| end(&committed, topic, *partition) != end(&all, topic, *partition));
+        if open.is_empty() || since.elapsed() > CLOSE {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    open.iter().map(|(topic, partition)| format!("a transaction stays open in {topic}-{partition}")).collect()
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<24} {:>5} {:>16} {:>16}", "fault", "times", "stood still, max", "median")?;
+        let mut kinds: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+        for struck in &self.struck {
+            kinds.entry(struck.kind).or_default().push(struck.stood_still_ms);
+        }
+        for (kind, mut gaps) in kinds {
+            gaps.sort_unstable();
+            let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1_000.0);
+            let (most, median) = (gaps[gaps.len() - 1], gaps[gaps.len() / 2]);
+            writeln!(f, "{kind:<24} {:>5} {:>16} {:>16}", gaps.len(), seconds(most), seconds(median))?;
+        }
+        writeln!(f)?;
+        writeln!(
+            f,
+            "{} orders known of {} acknowledged, {} indeterminate, {} refused; {} committed events in {} s, seed {}",
+            self.known, self.acknowledged, self.indeterminate, self.refused, self.events, self.seconds, self.seed
+        )?;
+        let (orders, dead) = (&self.audit["orders"], &self.audit["dead_letters"]);
+        writeln!(f, "audit: {orders} dead letters {dead}")?;
+        for ended in &self.ended_by_themselves {
+            writeln!(f, "ended by itself: {ended}")?;
+        }
+        for wrong in &self.wrongs {
+            writeln!(f, "WRONG: {wrong}")?;
+        }
+        write!(f, "{}", if self.holds() { "every promise holds" } else { "NOT EVERY PROMISE HOLDS" })
+    }
+}
+
+/// Prints it.
+pub fn print(verdict: &Verdict) {
+    say(&format!("\n{verdict}"));
+}
