@@ -3,7 +3,10 @@
 
 mod catalog;
 mod compatibility;
+mod mode;
+mod offered;
 mod records;
+mod refused;
 mod routes;
 mod store;
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::compatibility::Level;
+use super::mode::Mode;
 
 /// Key of a record; compaction keeps the latest of each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,9 +15,20 @@ pub(crate) enum Key {
     /// A compatibility level; no subject is the global one.
     #[serde(rename = "CONFIG")]
     Config { subject: Option<String>, magic: i8 },
+    /// A mode; no subject is the global one.
+    #[serde(rename = "MODE")]
+    Mode { subject: Option<String>, magic: i8 },
     /// The next free schema id, kept when versions are deleted for good.
     #[serde(rename = "NEXT_ID")]
     NextId { magic: i8 },
+}
+
+/// A type that a schema takes from a version of another subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reference {
+    pub(crate) name: String,
+    pub(crate) subject: String,
+    pub(crate) version: i32,
 }
 
 /// Value under a [`Key::Schema`].
@@ -26,6 +38,8 @@ pub(crate) struct SchemaValue {
     pub(crate) version: i32,
     pub(crate) id: i32,
     pub(crate) schema: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) references: Vec<Reference>,
     pub(crate) deleted: bool,
 }
 
@@ -34,6 +48,12 @@ pub(crate) struct SchemaValue {
 pub(crate) struct ConfigValue {
     #[serde(rename = "compatibilityLevel")]
     pub(crate) level: Level,
+}
+
+/// Value under a [`Key::Mode`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ModeValue {
+    pub(crate) mode: Mode,
 }
 
 /// Value under a [`Key::NextId`].
@@ -51,6 +71,8 @@ pub(crate) enum Fact {
     SchemaGone { subject: String, version: i32 },
     /// A level; `None` means the default applies again.
     Level { subject: Option<String>, level: Option<Level> },
+    /// A mode; `None` means the default applies again.
+    Mode { subject: Option<String>, mode: Option<Mode> },
     /// Ids below were given out.
     NextId(i32),
 }
@@ -65,6 +87,11 @@ impl Fact {
             Self::Level { subject, level } => {
                 let key = Key::Config { subject: subject.clone(), magic: 0 };
                 let value = level.map(|level| serde_json::to_vec(&ConfigValue { level }));
+                (key, value.transpose()?)
+            }
+            Self::Mode { subject, mode } => {
+                let key = Key::Mode { subject: subject.clone(), magic: 0 };
+                let value = mode.map(|mode| serde_json::to_vec(&ModeValue { mode }));
                 (key, value.transpose()?)
             }
             Self::NextId(next) => {
@@ -83,6 +110,10 @@ impl Fact {
             (Key::Config { subject, .. }, value) => {
                 let value: Option<ConfigValue> = value.map(serde_json::from_slice).transpose()?;
                 Self::Level { subject, level: value.map(|value| value.level) }
+            }
+            (Key::Mode { subject, .. }, value) => {
+                let value: Option<ModeValue> = value.map(serde_json::from_slice).transpose()?;
+                Self::Mode { subject, mode: value.map(|value| value.mode) }
             }
             (Key::NextId { .. }, value) => {
                 let value: Option<NextIdValue> = value.map(serde_json::from_slice).transpose()?;

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::catalog::{Catalog, Refused};
+use super::catalog::Catalog;
 use super::records::Fact;
+use super::refused::Refused;
 use crate::core::batch::{self, BatchHeader, HEADER_BYTES, Records};
 use crate::core::codec::decompress;
 use crate::core::configs::Configs;
