@@ -4,8 +4,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::core::{Core, Durability, Settings, StorageError};
 use crate::files::FileDisk;
 use crate::registry;
-use crate::wire::{self, Shared};
+use crate::wire::{self, ApiKey, CannotFail, Fault, Faults, Shared};
 
 /// How often the core is told the time.
 const TICK: Duration = Duration::from_millis(50);
@@ -21,16 +22,30 @@ const TICK: Duration = Duration::from_millis(50);
 /// What a broker needs to know to start.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
-    /// Address for Kafka clients; port 0 takes a free one. This is also the address clients are told.
+    /// Address for Kafka clients; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Host that clients are told to connect to; `None` for the address that is listened on.
+    pub advertised_host: Option<String>,
+    /// Listen also where others than this machine can reach the broker. It asks nobody who they are and hides nothing
+    /// on the way, so whoever reaches it may read, write and delete everything. Without this, only loopback addresses
+    /// are accepted.
+    pub reachable_from_the_network: bool,
     /// Address of the schema registry; port 0 takes a free one.
     pub registry_listen: SocketAddr,
     /// Folder of all data, created if needed; used by one broker at a time.
     pub data_dir: PathBuf,
+    /// Whether `data_dir` is deleted when the broker has stopped.
+    pub delete_data_dir: bool,
     /// Most connections at a time; more are closed at once.
     pub max_connections: usize,
     /// Largest request, bytes; a larger one closes its connection.
     pub max_request_bytes: usize,
+    /// Memory for all requests on their way, bytes; beyond it, large requests wait to be read.
+    pub max_in_flight_bytes: usize,
+    /// A connection on which nothing is asked for this long is closed.
+    pub max_idle: Duration,
+    /// A client that takes longer than this to send a request, or to take a part of an answer, loses its connection.
+    pub patience: Duration,
     /// Threads that serve connections.
     pub threads: usize,
     /// Numbers of the core.
@@ -42,13 +57,32 @@ impl Default for BrokerConfig {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {
             listen: loopback,
+            advertised_host: None,
+            reachable_from_the_network: false,
             registry_listen: loopback,
             data_dir: PathBuf::from("data/broker"),
+            delete_data_dir: false,
             max_connections: 1000,
             max_request_bytes: 100 << 20,
+            max_in_flight_bytes: 512 << 20,
+            max_idle: Duration::from_secs(600),
+            patience: Duration::from_secs(30),
             threads: 2,
             settings: Settings::default(),
         }
+    }
+}
+
+impl BrokerConfig {
+    /// A broker for a test: free ports, and a folder of its own among the system's temporary ones, deleted with the
+    /// broker's stop.
+    #[must_use]
+    pub fn temporary() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let name = format!("millrace-broker-{}-{next}-{since}", std::process::id());
+        Self { data_dir: std::env::temp_dir().join(name), delete_data_dir: true, ..Self::default() }
     }
 }
 
@@ -66,6 +100,14 @@ pub enum BrokerError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// An address would let others than this machine in, and nobody has said that they may come.
+    #[error(
+        "{0} can be reached from the network, and this broker asks nobody who they are; listen on 127.0.0.1, or set reachable_from_the_network"
+    )]
+    NotLoopback(SocketAddr),
+    /// Clients cannot connect to the address that is listened on.
+    #[error("{0} is no address a client can connect to; set advertised_host to one")]
+    NoHost(SocketAddr),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -94,6 +136,7 @@ pub struct Broker;
 pub struct BrokerHandle {
     kafka: SocketAddr,
     registry: SocketAddr,
+    faults: Arc<Faults>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -116,8 +159,14 @@ impl Broker {
                     .build();
                 match runtime {
                     Ok(runtime) => {
-                        runtime.block_on(run(config, started, stopped));
+                        let temporary = config.delete_data_dir.then(|| config.data_dir.clone());
+                        let was_ours = runtime.block_on(run(config, started, stopped));
                         runtime.shutdown_timeout(Duration::from_secs(1));
+                        if let Some(dir) = temporary.filter(|_| was_ours)
+                            && let Err(error) = std::fs::remove_dir_all(&dir)
+                        {
+                            tracing::warn!(dir = %dir.display(), %error, "data folder not deleted");
+                        }
                     }
                     Err(error) => {
                         started.send(Err(BrokerError::Thread(error))).ok();
@@ -126,8 +175,8 @@ impl Broker {
             })
             .map_err(BrokerError::Thread)?;
         let lost = || BrokerError::Thread(io::Error::other("the broker's thread died"));
-        let (kafka, registry) = start.await.map_err(|_| lost())??;
-        Ok(BrokerHandle { kafka, registry, stop: Some(stop), thread: Some(thread) })
+        let Running { kafka, registry, faults } = start.await.map_err(|_| lost())??;
+        Ok(BrokerHandle { kafka, registry, faults, stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -142,6 +191,15 @@ impl BrokerHandle {
     #[must_use]
     pub fn registry_url(&self) -> String {
         format!("http://{}", self.registry)
+    }
+
+    /// Makes something go wrong with the next request of a kind, whoever sends it. Several for the same kind come one
+    /// after the other.
+    ///
+    /// # Errors
+    /// If this kind of request cannot be answered with an error on demand.
+    pub fn inject(&self, kind: ApiKey, fault: Fault) -> Result<(), CannotFail> {
+        self.faults.add(kind, fault)
     }
 
     /// Closes all connections and releases the data folder. What was acknowledged is on disk already.
@@ -170,21 +228,30 @@ impl Drop for BrokerHandle {
     }
 }
 
-type Started = oneshot::Sender<Result<(SocketAddr, SocketAddr), BrokerError>>;
+/// What the handle of a running broker needs.
+struct Running {
+    kafka: SocketAddr,
+    registry: SocketAddr,
+    faults: Arc<Faults>,
+}
 
-async fn run(config: BrokerConfig, started: Started, stopped: oneshot::Receiver<()>) {
-    match open(&config).await {
+type Started = oneshot::Sender<Result<Running, BrokerError>>;
+
+/// Runs until it is stopped; `false` if it did not start.
+async fn run(config: BrokerConfig, started: Started, stopped: oneshot::Receiver<()>) -> bool {
+    let open = match open(&config).await {
+        Ok(open) => open,
         Err(error) => {
             started.send(Err(error)).ok();
+            return false;
         }
-        Ok(open) => {
-            let addresses = (open.shared.address, open.registry_address);
-            if started.send(Ok(addresses)).is_err() {
-                return;
-            }
-            serve(config, open, stopped).await;
-        }
+    };
+    let running =
+        Running { kafka: open.shared.address, registry: open.registry_address, faults: open.shared.faults.clone() };
+    if started.send(Ok(running)).is_ok() {
+        serve(config, open, stopped).await;
     }
+    true
 }
 
 struct Open {
@@ -195,7 +262,28 @@ struct Open {
     schemas: registry::Registry,
 }
 
+/// Refuses addresses that let others in unless that was asked for, and says so at every start when it was.
+fn check_addresses(config: &BrokerConfig) -> Result<(), BrokerError> {
+    for address in [config.listen, config.registry_listen] {
+        if address.ip().is_loopback() {
+            continue;
+        }
+        if !config.reachable_from_the_network {
+            return Err(BrokerError::NotLoopback(address));
+        }
+        tracing::warn!(
+            %address,
+            "this broker can be reached from the network; whoever reaches it may read, write and delete everything"
+        );
+    }
+    if config.listen.ip().is_unspecified() && config.advertised_host.is_none() {
+        return Err(BrokerError::NoHost(config.listen));
+    }
+    Ok(())
+}
+
 async fn open(config: &BrokerConfig) -> Result<Open, BrokerError> {
+    check_addresses(config)?;
     let dir = &config.data_dir;
     let disk = FileDisk::lock(dir)
         .map_err(|source| BrokerError::DataDir { path: dir.clone(), source })?
@@ -203,7 +291,8 @@ async fn open(config: &BrokerConfig) -> Result<Open, BrokerError> {
     let (kafka, address) = listen(config.listen).await?;
     let (registry, registry_address) = listen(config.registry_listen).await?;
     let core = Core::open(Arc::new(disk), config.settings, wire::now())?;
-    let shared = Arc::new(Shared::new(core, address));
+    let host = config.advertised_host.clone().unwrap_or_else(|| address.ip().to_string());
+    let shared = Arc::new(Shared::new(core, address, host));
     let schemas = registry::Registry::open(shared.clone()).map_err(BrokerError::Registry)?;
     shared.with_core(|core, now| core.renew_sessions(now));
     Ok(Open { shared, kafka, registry, registry_address, schemas })
@@ -217,8 +306,14 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Broker
 }
 
 async fn serve(config: BrokerConfig, open: Open, stopped: oneshot::Receiver<()>) {
-    let connections =
-        wire::accept_connections(open.kafka, open.shared.clone(), config.max_connections, config.max_request_bytes);
+    let limits = wire::Limits {
+        connections: config.max_connections,
+        request_bytes: config.max_request_bytes,
+        in_flight_bytes: config.max_in_flight_bytes,
+        idle: config.max_idle,
+        patience: config.patience,
+    };
+    let connections = wire::accept_connections(open.kafka, open.shared.clone(), limits);
     let schemas = registry::serve(open.registry, open.schemas);
     tokio::select! {
         () = connections => {}

@@ -61,6 +61,7 @@ fn a_group_with_a_member_keeps_its_offsets() {
         protocol_type: "consumer".to_owned(),
         protocols: vec![("range".to_owned(), Vec::new().into())],
         wants_id_first: false,
+        can_skip_assignment: false,
     };
     core.join_group(1, Token(1), "g", join);
     let mut now = 1;

@@ -25,6 +25,7 @@ fn join(member: &str) -> Join {
         protocol_type: "consumer".to_owned(),
         protocols: vec![("range".to_owned(), Bytes::from_static(b"subscription"))],
         wants_id_first: false,
+        can_skip_assignment: false,
     }
 }
 

@@ -180,14 +180,7 @@ impl ApacheKafka {
     /// A command that runs one of Kafka's own tool classes, such as
     /// `org.apache.kafka.tools.TopicCommand`; add its arguments, `--bootstrap-server` included.
     pub fn tool(&self, class: &str) -> Command {
-        let mut command = Command::new(&self.java);
-        command
-            .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
-            .arg("-Dlog4j2.level=ERROR")
-            .arg("-cp")
-            .arg(self.lib.join("*"))
-            .arg(class);
-        command
+        java_command(&self.java, &self.lib, None, class)
     }
 
     /// What the node wrote since its last start; for the message of a failed test.
@@ -353,6 +346,70 @@ impl ApacheKafka {
     }
 }
 
+/// Kafka's Java clients and tools, for tests that run them against another broker.
+pub struct JavaClients {
+    java: PathBuf,
+    lib: PathBuf,
+}
+
+impl JavaClients {
+    /// Finds Java and the jars.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`].
+    ///
+    /// # Panics
+    /// As [`ApacheKafka::start`].
+    pub fn find() -> Result<Self, Skipped> {
+        let found = find().map_err(skip)?;
+        Ok(Self { java: found.java, lib: found.lib })
+    }
+
+    /// A command that runs one of Kafka's own tool classes; add its arguments.
+    pub fn tool(&self, class: &str) -> Command {
+        java_command(&self.java, &self.lib, None, class)
+    }
+
+    /// A command that runs a class compiled by [`JavaClients::compile`] into `classes`.
+    pub fn program(&self, classes: &Path, class: &str) -> Command {
+        java_command(&self.java, &self.lib, Some(classes), class)
+    }
+
+    /// Compiles one source file into the folder `classes`.
+    ///
+    /// # Panics
+    /// When there is no compiler, or when it has objections.
+    pub fn compile(&self, source: &Path, classes: &Path) {
+        let javac = self.java.with_file_name("javac");
+        let output = Command::new(&javac)
+            .args(["-nowarn", "-d"])
+            .arg(classes)
+            .arg("-cp")
+            .arg(self.lib.join("*"))
+            .arg(source)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap_or_else(|error| panic!("{}: {error}; install a JDK, not only a JRE", javac.display()));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn java_command(java: &Path, lib: &Path, classes: Option<&Path>, class: &str) -> Command {
+    let mut path = lib.join("*").into_os_string();
+    if let Some(classes) = classes {
+        path.push(":");
+        path.push(classes);
+    }
+    let mut command = Command::new(java);
+    command
+        .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
+        .arg("-Dlog4j2.level=ERROR")
+        .arg("-cp")
+        .arg(path)
+        .arg(class);
+    command
+}
+
 impl Drop for ApacheKafka {
     fn drop(&mut self) {
         // Nobody reads the data afterwards, so there is nothing to stop cleanly for; the guard,
@@ -413,6 +470,9 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 log.cleaner.dedupe.buffer.size=8388608
+log.cleaner.backoff.ms=100
+log.retention.check.interval.ms=200
+log.initial.task.delay.ms=100
 log.index.size.max.bytes=1048576
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500

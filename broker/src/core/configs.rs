@@ -10,11 +10,15 @@ use super::{ErrorCode, Refusal};
 pub enum ConfigKind {
     /// A whole number of at least this much.
     Long(i64),
+    /// A whole number of at least this much that fits 32 bits.
+    Int(i64),
     /// A number between 0 and 1.
     Ratio,
     /// True or false.
     Bool,
-    /// One or more of these words, separated by commas.
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Any of these words, separated by commas, none of them twice; none at all, too.
     Words(&'static [&'static str]),
 }
 
@@ -33,36 +37,36 @@ const fn key(name: &'static str, default: &'static str, kind: ConfigKind) -> Con
     ConfigKey { name, default, kind }
 }
 
-/// Every setting a topic can have. Those after `message.timestamp.type` are accepted for the sake of clients and have
+/// Every setting a topic can have. Those after `message.timestamp.after.max.ms` are accepted for the sake of clients and have
 /// no effect: there are no replicas, no flushes and one message format.
 pub const TOPIC_CONFIGS: &[ConfigKey] = &[
     key("cleanup.policy", "delete", ConfigKind::Words(&["delete", "compact"])),
     key("retention.ms", "604800000", ConfigKind::Long(-1)),
     key("retention.bytes", "-1", ConfigKind::Long(-1)),
-    key("segment.bytes", "134217728", ConfigKind::Long(1024)),
+    key("segment.bytes", "134217728", ConfigKind::Int(1024)),
     key("segment.ms", "604800000", ConfigKind::Long(1)),
     key("delete.retention.ms", "86400000", ConfigKind::Long(0)),
     key("min.cleanable.dirty.ratio", "0.5", ConfigKind::Ratio),
     key("min.compaction.lag.ms", "0", ConfigKind::Long(0)),
-    key("max.message.bytes", "1048588", ConfigKind::Long(0)),
-    key("message.timestamp.type", "CreateTime", ConfigKind::Words(&["CreateTime", "LogAppendTime"])),
+    key("max.message.bytes", "1048588", ConfigKind::Int(0)),
+    key("message.timestamp.type", "CreateTime", ConfigKind::Word(&["CreateTime", "LogAppendTime"])),
+    key("message.timestamp.before.max.ms", "9223372036854775807", ConfigKind::Long(0)),
+    key("message.timestamp.after.max.ms", "9223372036854775807", ConfigKind::Long(0)),
     key(
         "compression.type",
         "producer",
-        ConfigKind::Words(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+        ConfigKind::Word(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
     ),
     key("max.compaction.lag.ms", "9223372036854775807", ConfigKind::Long(1)),
-    key("min.insync.replicas", "1", ConfigKind::Long(1)),
+    key("min.insync.replicas", "1", ConfigKind::Int(1)),
     key("unclean.leader.election.enable", "false", ConfigKind::Bool),
     key("flush.messages", "9223372036854775807", ConfigKind::Long(1)),
     key("flush.ms", "9223372036854775807", ConfigKind::Long(0)),
     key("file.delete.delay.ms", "0", ConfigKind::Long(0)),
-    key("index.interval.bytes", "4096", ConfigKind::Long(0)),
-    key("segment.index.bytes", "10485760", ConfigKind::Long(4)),
+    key("index.interval.bytes", "4096", ConfigKind::Int(0)),
+    key("segment.index.bytes", "10485760", ConfigKind::Int(4)),
     key("segment.jitter.ms", "0", ConfigKind::Long(0)),
     key("preallocate", "false", ConfigKind::Bool),
-    key("message.timestamp.before.max.ms", "9223372036854775807", ConfigKind::Long(0)),
-    key("message.timestamp.after.max.ms", "9223372036854775807", ConfigKind::Long(0)),
 ];
 
 /// Settings given for a topic, by name.
@@ -96,9 +100,15 @@ fn find(name: &str) -> Option<&'static ConfigKey> {
 fn is_valid(kind: ConfigKind, value: &str) -> bool {
     match kind {
         ConfigKind::Long(least) => value.parse::<i64>().is_ok_and(|number| number >= least),
+        ConfigKind::Int(least) => value.parse::<i32>().is_ok_and(|number| i64::from(number) >= least),
         ConfigKind::Ratio => value.parse::<f64>().is_ok_and(|number| (0.0..=1.0).contains(&number)),
-        ConfigKind::Bool => matches!(value, "true" | "false"),
-        ConfigKind::Words(words) => !value.is_empty() && value.split(',').all(|word| words.contains(&word.trim())),
+        ConfigKind::Bool => value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false"),
+        ConfigKind::Word(words) => words.contains(&value),
+        ConfigKind::Words(words) => {
+            let given: Vec<&str> = value.split(',').map(str::trim).collect();
+            let is_new = |(at, word): (usize, &&str)| words.contains(word) && !given[..at].contains(word);
+            value.is_empty() || given.iter().enumerate().all(is_new)
+        }
     }
 }
 
@@ -131,6 +141,8 @@ pub fn understand(configs: &Configs) -> Result<TopicSettings, Refusal> {
             segment_ms: long("segment.ms"),
             max_message_bytes: usize::try_from(long("max.message.bytes")).unwrap_or(usize::MAX),
             log_append_time: text("message.timestamp.type") == "LogAppendTime",
+            timestamp_before_max: long("message.timestamp.before.max.ms"),
+            timestamp_after_max: long("message.timestamp.after.max.ms"),
         },
         delete: policy("delete"),
         compact: policy("compact"),

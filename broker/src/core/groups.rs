@@ -17,8 +17,8 @@ use bytes::Bytes;
 
 use super::ErrorCode;
 use super::journal::{CommittedOffset, GroupEntry, MemberEntry, Offsets};
-use super::members::Member;
 pub use super::members::{Join, JoinRefused, Joined, MemberView};
+use super::members::{Member, subscribes_to};
 use super::{Reply, Token, TopicPartition};
 
 /// Where a group is between two stable generations.
@@ -125,6 +125,12 @@ impl Group {
             metadata: member.metadata(self.protocol()),
             assignment: member.assignment.clone(),
         })
+    }
+
+    /// Whether a topic's offsets are still needed: some member consumes it.
+    #[must_use]
+    pub fn subscribes_to(&self, topic: &str) -> bool {
+        self.members.values().any(|member| subscribes_to(&member.metadata(self.protocol()), topic))
     }
 
     /// What the journal keeps of the group besides its offsets.
@@ -453,6 +459,7 @@ impl Group {
             self.leader = Some(fresh_id.clone());
         }
         member.client = join.client.clone();
+        let can_skip_assignment = join.can_skip_assignment;
         self.members.insert(fresh_id.clone(), member);
         self.update(now, &fresh_id, token, join, replies);
         match self.state {
@@ -461,9 +468,13 @@ impl Group {
                 if let Some(member) = self.members.get_mut(&fresh_id) {
                     member.joining = None;
                 }
-                // The leader's old id makes the client a follower, which takes the assignment as it is.
-                let joined =
-                    Joined { leader: leader_before.unwrap_or_default(), members: Vec::new(), ..self.joined(&fresh_id) };
+                let joined = self.joined(&fresh_id);
+                let joined = if can_skip_assignment {
+                    Joined { skip_assignment: joined.leader == fresh_id, ..joined }
+                } else {
+                    // The leader's old id makes the client a follower, which takes the assignment as it is.
+                    Joined { leader: leader_before.unwrap_or_default(), members: Vec::new(), ..joined }
+                };
                 replies.push((token, Reply::Join(Ok(joined))));
             }
             GroupState::PreparingRebalance => self.complete_join_if_all_are_here(now, replies),
@@ -570,7 +581,8 @@ impl Group {
         } else {
             Vec::new()
         };
-        Joined { generation: self.generation, protocol, leader, member: id.to_owned(), members }
+        let generation = self.generation;
+        Joined { generation, protocol, leader, member: id.to_owned(), members, skip_assignment: false }
     }
 
     /// A member asks for its assignment, the leader brings all; the answer comes through `replies`.

@@ -153,6 +153,13 @@ pub enum Entry {
         /// Offsets.
         offsets: Offsets,
     },
+    /// A group forgets its offsets for some partitions.
+    OffsetsDeleted {
+        /// Group.
+        group: String,
+        /// Partitions.
+        partitions: Vec<TopicPartition>,
+    },
     /// The outcome of the open transaction is decided; markers follow.
     Prepare {
         /// Transactional id.

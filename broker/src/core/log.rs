@@ -65,6 +65,10 @@ pub struct LogSettings {
     pub max_message_bytes: usize,
     /// Whether the broker stamps records with the time of the append.
     pub log_append_time: bool,
+    /// Records older than this are refused, milliseconds.
+    pub timestamp_before_max: i64,
+    /// Records from further in the future than this are refused, milliseconds.
+    pub timestamp_after_max: i64,
 }
 
 /// One partition's log.
@@ -215,7 +219,7 @@ impl PartitionLog {
     /// Appends batches a client sent, already checked by [`batch::check_produced`]. All or nothing.
     ///
     /// # Errors
-    /// `MESSAGE_TOO_LARGE`, the sequence errors of [`Producers::check`], `KAFKA_STORAGE_ERROR` if the disk refused.
+    /// `MESSAGE_TOO_LARGE`, `INVALID_TIMESTAMP`, the sequence errors of [`Producers::check`], `KAFKA_STORAGE_ERROR` if the disk refused.
     pub fn append(
         &mut self,
         now: i64,
@@ -228,6 +232,11 @@ impl PartitionLog {
         for (position, header) in headers.iter().enumerate() {
             if header.length > settings.max_message_bytes {
                 return Err(ErrorCode::MessageTooLarge);
+            }
+            let too_new = header.max_timestamp.saturating_sub(now) > settings.timestamp_after_max;
+            let too_old = now.saturating_sub(header.base_timestamp) > settings.timestamp_before_max;
+            if !settings.log_append_time && (too_new || too_old) {
+                return Err(ErrorCode::InvalidTimestamp);
             }
             if !header.has_producer() {
                 continue;
@@ -465,6 +474,37 @@ impl PartitionLog {
             }
         }
         Ok(None)
+    }
+
+    /// The first record below `limit` with the largest timestamp, as (offset, timestamp).
+    ///
+    /// # Errors
+    /// As for [`Self::offset_for_timestamp`].
+    pub fn offset_of_max_timestamp(&self, limit: i64) -> Result<Option<(i64, i64)>, ErrorCode> {
+        let mut best = None;
+        // A segment's largest timestamp may be that of a marker or of a record above the limit, so it is only a bound.
+        for segment in self.segments.iter().rev() {
+            let beaten = best.is_some_and(|(_, timestamp)| segment.max_timestamp < timestamp);
+            if segment.length == 0 || segment.base >= limit || beaten {
+                continue;
+            }
+            let mut offset = segment.base.max(self.start);
+            while offset < limit.min(segment.next_offset) {
+                let (batches, next) = segment
+                    .read(&*self.disk, offset, 1 << 20, true, limit)
+                    .map_err(|_| ErrorCode::KafkaStorageError)?;
+                if batches.is_empty() {
+                    break;
+                }
+                let found = super::timestamps::largest(&batches, offset)?;
+                let better = |(at, timestamp): &(i64, i64)| {
+                    best.is_none_or(|(first, most)| *timestamp > most || (*timestamp == most && *at < first))
+                };
+                best = found.filter(better).or(best);
+                offset = next;
+            }
+        }
+        Ok(best)
     }
 
     /// Makes `offset` the oldest offset and deletes the segments wholly below it. Returns the new start.

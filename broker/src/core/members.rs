@@ -23,6 +23,8 @@ pub struct Join {
     pub protocols: Vec<(String, Bytes)>,
     /// Whether the client understands that a new member first gets an id only.
     pub wants_id_first: bool,
+    /// Whether the client, when it comes back as the leader of a stable group, can be told not to assign anew.
+    pub can_skip_assignment: bool,
 }
 
 /// Outcome of a join.
@@ -38,6 +40,8 @@ pub struct Joined {
     pub member: String,
     /// For the leader only: (member id, instance id, metadata) of every member.
     pub members: Vec<(String, Option<String>, Bytes)>,
+    /// Whether the leader is to keep the assignment there is.
+    pub skip_assignment: bool,
 }
 
 /// Why a join was refused, with the member id the client is to use next (if one was given to it).
@@ -89,4 +93,27 @@ impl Member {
             .map(|(_, metadata)| metadata.clone())
             .unwrap_or_default()
     }
+}
+
+/// Whether a consumer's subscription names a topic. One that cannot be read may name any.
+pub(super) fn subscribes_to(metadata: &Bytes, topic: &str) -> bool {
+    // Version, then the topics: a count and as many strings; what follows does not matter here.
+    fn string(rest: &mut &[u8]) -> Option<String> {
+        let length = i16::from_be_bytes(*rest.first_chunk()?);
+        let length = usize::try_from(length).ok()?;
+        let text = rest.get(2..2 + length)?;
+        *rest = &rest[2 + length..];
+        String::from_utf8(text.to_vec()).ok()
+    }
+    let read = || -> Option<bool> {
+        let mut rest = metadata.get(2..)?;
+        let count = i32::from_be_bytes(*rest.first_chunk()?);
+        rest = &rest[4..];
+        let mut found = false;
+        for _ in 0..count {
+            found |= string(&mut rest)? == topic;
+        }
+        Some(found)
+    };
+    read().unwrap_or(true)
 }

@@ -182,12 +182,9 @@ impl Core {
     /// Commits offsets.
     ///
     /// # Errors
-    /// `INVALID_GROUP_ID`, `UNKNOWN_MEMBER_ID`, `ILLEGAL_GENERATION`, `FENCED_INSTANCE_ID`, `REBALANCE_IN_PROGRESS`,
+    /// `UNKNOWN_MEMBER_ID`, `ILLEGAL_GENERATION`, `FENCED_INSTANCE_ID`, `REBALANCE_IN_PROGRESS`,
     /// `COORDINATOR_NOT_AVAILABLE`.
     pub fn commit_offsets(&mut self, now: i64, group: &str, who: &CommitAs, offsets: Offsets) -> Result<(), ErrorCode> {
-        if group.is_empty() {
-            return Err(ErrorCode::InvalidGroupId);
-        }
         self.may_commit(group, who, false)?;
         if offsets.is_empty() {
             return Ok(());
@@ -245,5 +242,49 @@ impl Core {
         self.remember(&Entry::GroupDeleted { group: id.to_owned() })?;
         self.groups.remove(id);
         Ok(())
+    }
+
+    /// Makes a group forget its offsets for some partitions, and says for each whether it did.
+    ///
+    /// # Errors
+    /// `GROUP_ID_NOT_FOUND`, `NON_EMPTY_GROUP` if its members are no consumers, `KAFKA_STORAGE_ERROR`; for a single
+    /// partition `UNKNOWN_TOPIC_OR_PARTITION`, `GROUP_SUBSCRIBED_TO_TOPIC`.
+    pub fn delete_offsets(
+        &mut self,
+        id: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Result<(), ErrorCode>>, ErrorCode> {
+        let group = self.groups.get(id).ok_or(ErrorCode::GroupIdNotFound)?;
+        let is_empty = group.state() == GroupState::Empty;
+        if !is_empty && group.protocol_type() != "consumer" {
+            return Err(ErrorCode::NonEmptyGroup);
+        }
+        let judge = |at: &TopicPartition| {
+            if !self.has_partition(&at.topic, at.partition) {
+                Err(ErrorCode::UnknownTopicOrPartition)
+            } else if !is_empty && group.subscribes_to(&at.topic) {
+                Err(ErrorCode::GroupSubscribedToTopic)
+            } else {
+                Ok(())
+            }
+        };
+        let results: Vec<Result<(), ErrorCode>> = partitions.iter().map(judge).collect();
+        let pairs = partitions.iter().zip(&results);
+        let gone: Vec<TopicPartition> = pairs
+            .filter(|(at, result)| result.is_ok() && group.offsets.contains_key(at))
+            .map(|(at, _)| at.clone())
+            .collect();
+        if !gone.is_empty() {
+            self.record(&Entry::OffsetsDeleted { group: id.to_owned(), partitions: gone.clone() })?;
+            self.group_mut(id).offsets.retain(|at, _| !gone.contains(at));
+        }
+        Ok(results)
+    }
+
+    /// Protocol type and assignor of a group with members.
+    #[must_use]
+    pub fn group_protocol(&self, id: &str) -> Option<(&str, &str)> {
+        let group = self.groups.get(id)?;
+        (group.state() != GroupState::Empty).then(|| (group.protocol_type(), group.protocol()))
     }
 }

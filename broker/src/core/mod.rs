@@ -26,6 +26,7 @@ mod snapshot;
 mod timestamps;
 mod topics;
 mod transactions;
+pub mod views;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +47,7 @@ use self::transactions::Transactions;
 pub use self::durability::{Durability, SyncJob};
 pub use self::membership::{CommitAs, FetchedOffset};
 pub use self::snapshot::{SnapshotJob, Snapshotted};
-pub use self::topics::TopicView;
+pub use self::topics::{TopicView, is_valid_name};
 pub use self::transactions::Outcome;
 
 /// A partition of a topic.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ErrorCode;
 use super::batch::{BatchHeader, add_sequence};
 use super::inspect::ProducerReport;
+use super::views::ProducerView;
 
 /// How many batches a producer may have in flight; so many are remembered to recognise repeats.
 const REMEMBERED_BATCHES: usize = 5;
@@ -35,6 +36,18 @@ struct Producer {
     last_seen: i64,
 }
 
+impl Producer {
+    fn view(&self, id: i64) -> ProducerView {
+        ProducerView {
+            id,
+            epoch: self.epoch,
+            last_sequence: self.batches.back().map_or(-1, |batch| batch.last_sequence),
+            last_seen: self.last_seen,
+            open_since: self.open_since,
+        }
+    }
+}
+
 /// What to do with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SequenceCheck {
@@ -60,7 +73,8 @@ impl Producers {
     /// Judges the sequence numbers of a batch. `previous` is the batch of the same request just before it, if any.
     ///
     /// # Errors
-    /// `INVALID_PRODUCER_EPOCH` for an epoch older than the newest seen, `OUT_OF_ORDER_SEQUENCE_NUMBER` for a gap.
+    /// `INVALID_PRODUCER_EPOCH` for an epoch older than the newest seen, `INVALID_TXN_STATE` for a batch outside of the
+    /// transaction the producer has open here, `OUT_OF_ORDER_SEQUENCE_NUMBER` for a gap.
     pub fn check(&self, header: &BatchHeader, previous: Option<&BatchHeader>) -> Result<SequenceCheck, ErrorCode> {
         if let Some(previous) = previous
             && previous.producer_id == header.producer_id
@@ -77,6 +91,9 @@ impl Producers {
         };
         if header.producer_epoch < producer.epoch {
             return Err(ErrorCode::InvalidProducerEpoch);
+        }
+        if producer.open_since.is_some() && !header.is_transactional() {
+            return Err(ErrorCode::InvalidTxnState);
         }
         if header.producer_epoch > producer.epoch {
             return if header.base_sequence == 0 {
@@ -166,6 +183,18 @@ impl Producers {
             .collect();
         reports.sort_by_key(|report| report.producer);
         reports
+    }
+
+    /// Every producer remembered here, by id.
+    pub(super) fn views(&self) -> Vec<ProducerView> {
+        let mut views: Vec<ProducerView> = self.by_id.iter().map(|(id, producer)| producer.view(*id)).collect();
+        views.sort_by_key(|view| view.id);
+        views
+    }
+
+    /// The newest epoch seen of a producer.
+    pub(super) fn epoch(&self, id: i64) -> Option<i16> {
+        self.by_id.get(&id).map(|producer| producer.epoch)
     }
 
     /// Forgets producers without an open transaction that have not written since `before`.

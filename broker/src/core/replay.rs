@@ -71,6 +71,11 @@ impl Replayed {
             Entry::Committed { group, time, offsets } => {
                 self.group(&group).commit(offsets, known(time, now));
             }
+            Entry::OffsetsDeleted { group, partitions } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.offsets.retain(|at, _| !partitions.contains(at));
+                }
+            }
             Entry::Group(entry) => {
                 let id = entry.group.clone();
                 self.group(&id).restore(entry, now);

@@ -40,10 +40,19 @@ pub struct TopicView {
     pub name: String,
     /// Number of partitions.
     pub partitions: i32,
+    /// Tells the topic from an earlier one of the same name; never zero.
+    pub incarnation: u64,
+}
+
+impl Topic {
+    fn view(&self, name: &str) -> TopicView {
+        TopicView { name: name.to_owned(), partitions: self.partitions.len() as i32, incarnation: self.incarnation }
+    }
 }
 
 /// Kafka's rule for topic names.
-fn is_valid_name(name: &str) -> bool {
+#[must_use]
+pub fn is_valid_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MAX_NAME_BYTES
         && name != "."
@@ -154,6 +163,12 @@ impl Core {
         if self.topics.contains_key(name) {
             let why = format!("topic {name} exists");
             return Err(Refusal::new(ErrorCode::TopicAlreadyExists, why));
+        }
+        // Kafka's metrics cannot tell '.' from '_', so two such names may not live together.
+        let as_metric = name.replace('.', "_");
+        if let Some(other) = self.topics.keys().find(|other| other.replace('.', "_") == as_metric) {
+            let why = format!("topic {name} differs from {other} only in '.' and '_'");
+            return Err(Refusal::new(ErrorCode::InvalidTopicException, why));
         }
         if !(1..=MAX_PARTITIONS).contains(&partitions) {
             let why = format!("partitions must be 1 to {MAX_PARTITIONS}, not {partitions}");
@@ -268,16 +283,12 @@ impl Core {
     /// One topic.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<TopicView> {
-        self.topics
-            .get(name)
-            .map(|topic| TopicView { name: name.to_owned(), partitions: topic.partitions.len() as i32 })
+        self.topics.get(name).map(|topic| topic.view(name))
     }
 
     /// All topics, by name.
     pub fn topics(&self) -> impl Iterator<Item = TopicView> + '_ {
-        self.topics
-            .iter()
-            .map(|(name, topic)| TopicView { name: name.clone(), partitions: topic.partitions.len() as i32 })
+        self.topics.iter().map(|(name, topic)| topic.view(name))
     }
 
     pub(super) fn partition(&self, topic: &str, number: i32) -> Option<(&Partition, &TopicSettings)> {
@@ -373,6 +384,30 @@ impl Core {
         })
     }
 
+    /// The first record with the largest timestamp, as (offset, timestamp).
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC_OR_PARTITION`, `KAFKA_STORAGE_ERROR`.
+    pub fn offset_of_max_timestamp(
+        &self,
+        topic: &str,
+        number: i32,
+        isolation: Isolation,
+    ) -> Result<Option<(i64, i64)>, ErrorCode> {
+        let limit = self.latest_offset(topic, number, isolation)?;
+        let (partition, _) = self.partition(topic, number).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        partition.log.offset_of_max_timestamp(limit)
+    }
+
+    /// Bytes of a partition's segments.
+    ///
+    /// # Errors
+    /// `UNKNOWN_TOPIC_OR_PARTITION`.
+    pub fn partition_bytes(&self, topic: &str, number: i32) -> Result<u64, ErrorCode> {
+        let (partition, _) = self.partition(topic, number).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        Ok(partition.log.size())
+    }
+
     /// First record not older than `timestamp`, as (offset, timestamp).
     ///
     /// # Errors
@@ -392,9 +427,13 @@ impl Core {
     /// Deletes the records below `offset` (-1: all) and returns the new oldest offset.
     ///
     /// # Errors
-    /// `UNKNOWN_TOPIC_OR_PARTITION`, `OFFSET_OUT_OF_RANGE`, `KAFKA_STORAGE_ERROR`.
+    /// `UNKNOWN_TOPIC_OR_PARTITION`, `POLICY_VIOLATION` if the topic is only compacted, `OFFSET_OUT_OF_RANGE`,
+    /// `KAFKA_STORAGE_ERROR`.
     pub fn delete_records(&mut self, topic: &str, number: i32, offset: i64) -> Result<i64, ErrorCode> {
-        let (partition, _) = self.partition(topic, number).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let (partition, settings) = self.partition(topic, number).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        if !settings.delete {
+            return Err(ErrorCode::PolicyViolation);
+        }
         partition.log.usable()?;
         let offset = if offset == -1 { partition.log.end() } else { offset };
         if offset < 0 || offset > partition.log.end() {

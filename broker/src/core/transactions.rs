@@ -15,6 +15,7 @@ use super::batch::BatchHeader;
 use super::durability::Rounds;
 use super::inspect::TransactionReport;
 use super::journal::{CommittedOffset, Entry, Offsets};
+use super::views::{TransactionStatus, TransactionView};
 use super::{CommitAs, Core, ErrorCode, TopicPartition};
 
 /// Producer ids are reserved in the journal by so many at a time.
@@ -93,6 +94,31 @@ pub(super) struct Transactions {
 impl Transactions {
     fn get(&self, id: &str) -> Option<&Transaction> {
         self.by_id.get(id)
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = &String> {
+        self.by_id.keys()
+    }
+
+    pub(super) fn view(&self, id: &str) -> Option<TransactionView> {
+        let transaction = self.get(id)?;
+        let (state, since) = match transaction.state {
+            State::Empty => (TransactionStatus::Empty, None),
+            State::Ongoing { since } => (TransactionStatus::Ongoing, Some(since)),
+            State::Prepared { outcome: Outcome::Commit, .. } => (TransactionStatus::PrepareCommit, None),
+            State::Prepared { outcome: Outcome::Abort, .. } => (TransactionStatus::PrepareAbort, None),
+            State::Ended(Outcome::Commit) => (TransactionStatus::CompleteCommit, None),
+            State::Ended(Outcome::Abort) => (TransactionStatus::CompleteAbort, None),
+        };
+        Some(TransactionView {
+            id: id.to_owned(),
+            state,
+            since,
+            timeout: transaction.timeout,
+            producer: transaction.producer,
+            epoch: transaction.epoch,
+            partitions: transaction.partitions.iter().cloned().collect(),
+        })
     }
 
     /// Whether a transactional batch may be written to a partition.

@@ -5,19 +5,12 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest, ApiKey, ApiVersionsRequest,
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, EndTxnRequest, FetchRequest,
-    FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
-    LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, RequestHeader, ResponseHeader, SyncGroupRequest,
-    TxnOffsetCommitRequest,
-};
+use kafka_protocol::messages as m;
+use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
 use super::connection::Malformed;
-use super::{Shared, admin, cluster, data, group, shape, transaction};
+use super::{Shared, admin, cluster, data, group, offsets, operators, shape, transaction};
 
 /// Versions of one request that are understood.
 #[derive(Debug, Clone, Copy)]
@@ -33,35 +26,42 @@ const fn api(key: ApiKey, min: i16, max: i16) -> Api {
 
 /// Everything the broker understands.
 pub(crate) const APIS: &[Api] = &[
-    api(ApiKey::Produce, 3, 8),
-    api(ApiKey::Fetch, 4, 11),
-    api(ApiKey::ListOffsets, 1, 5),
-    api(ApiKey::Metadata, 0, 8),
-    api(ApiKey::OffsetCommit, 2, 7),
-    api(ApiKey::OffsetFetch, 1, 7),
-    api(ApiKey::FindCoordinator, 0, 2),
-    api(ApiKey::JoinGroup, 0, 5),
-    api(ApiKey::Heartbeat, 0, 3),
-    api(ApiKey::LeaveGroup, 0, 3),
-    api(ApiKey::SyncGroup, 0, 3),
-    api(ApiKey::DescribeGroups, 0, 4),
-    api(ApiKey::ListGroups, 0, 4),
-    api(ApiKey::ApiVersions, 0, 3),
-    api(ApiKey::CreateTopics, 2, 4),
-    api(ApiKey::DeleteTopics, 1, 3),
-    api(ApiKey::DeleteRecords, 0, 1),
-    api(ApiKey::InitProducerId, 0, 4),
-    api(ApiKey::OffsetForLeaderEpoch, 2, 3),
-    api(ApiKey::AddPartitionsToTxn, 0, 2),
-    api(ApiKey::AddOffsetsToTxn, 0, 2),
-    api(ApiKey::EndTxn, 0, 2),
-    api(ApiKey::TxnOffsetCommit, 0, 3),
-    api(ApiKey::DescribeConfigs, 1, 3),
-    api(ApiKey::AlterConfigs, 0, 1),
-    api(ApiKey::CreatePartitions, 0, 1),
-    api(ApiKey::DeleteGroups, 0, 1),
-    api(ApiKey::IncrementalAlterConfigs, 0, 0),
-    api(ApiKey::DescribeCluster, 0, 0),
+    api(ApiKey::Produce, 3, 11),
+    api(ApiKey::Fetch, 4, 12),
+    api(ApiKey::ListOffsets, 1, 9),
+    api(ApiKey::Metadata, 0, 12),
+    api(ApiKey::OffsetCommit, 2, 8),
+    api(ApiKey::OffsetFetch, 1, 8),
+    api(ApiKey::FindCoordinator, 0, 4),
+    api(ApiKey::JoinGroup, 0, 9),
+    api(ApiKey::Heartbeat, 0, 4),
+    api(ApiKey::LeaveGroup, 0, 5),
+    api(ApiKey::SyncGroup, 0, 5),
+    api(ApiKey::DescribeGroups, 0, 6),
+    api(ApiKey::ListGroups, 0, 5),
+    api(ApiKey::ApiVersions, 0, 4),
+    api(ApiKey::CreateTopics, 2, 7),
+    api(ApiKey::DeleteTopics, 1, 6),
+    api(ApiKey::DeleteRecords, 0, 2),
+    api(ApiKey::InitProducerId, 0, 5),
+    api(ApiKey::OffsetForLeaderEpoch, 2, 4),
+    api(ApiKey::AddPartitionsToTxn, 0, 3),
+    api(ApiKey::AddOffsetsToTxn, 0, 4),
+    api(ApiKey::EndTxn, 0, 4),
+    api(ApiKey::WriteTxnMarkers, 1, 1),
+    api(ApiKey::TxnOffsetCommit, 0, 4),
+    api(ApiKey::DescribeConfigs, 1, 4),
+    api(ApiKey::AlterConfigs, 0, 2),
+    api(ApiKey::DescribeLogDirs, 1, 4),
+    api(ApiKey::CreatePartitions, 0, 3),
+    api(ApiKey::DeleteGroups, 0, 2),
+    api(ApiKey::IncrementalAlterConfigs, 0, 1),
+    api(ApiKey::ListPartitionReassignments, 0, 0),
+    api(ApiKey::OffsetDelete, 0, 0),
+    api(ApiKey::DescribeCluster, 0, 1),
+    api(ApiKey::DescribeProducers, 0, 0),
+    api(ApiKey::DescribeTransactions, 0, 0),
+    api(ApiKey::ListTransactions, 0, 1),
 ];
 
 /// A request as it came.
@@ -109,11 +109,11 @@ impl Request {
         })
     }
 
-    fn decode<T: Decodable>(&mut self) -> Result<T, Malformed> {
+    pub(super) fn decode<T: Decodable>(&mut self) -> Result<T, Malformed> {
         T::decode(&mut self.body, self.version).map_err(|error| Malformed::new(format!("{:?}: {error:#}", self.key)))
     }
 
-    fn encode<T: Encodable + HeaderVersion>(&self, response: &T) -> Result<BytesMut, Malformed> {
+    pub(super) fn encode<T: Encodable + HeaderVersion>(&self, response: &T) -> Result<BytesMut, Malformed> {
         encode(response, self.correlation, self.version)
             .map_err(|error| Malformed::new(format!("answer to {:?}: {error:#}", self.key)))
     }
@@ -149,9 +149,17 @@ mod anyhow_free {
 pub(crate) async fn answer(shared: &Arc<Shared>, mut request: Request) -> Result<Option<BytesMut>, Malformed> {
     let version = request.version;
     let r = &mut request;
+    /// Decodes the request, has it answered and encodes the answer.
+    macro_rules! with {
+        ($kind:ty, $answer:expr) => {{
+            let decoded: $kind = r.decode()?;
+            let response = $answer(decoded);
+            r.encode(&response)
+        }};
+    }
     let frame = match r.key {
         ApiKey::Produce => {
-            let decoded: ProduceRequest = r.decode()?;
+            let decoded: m::ProduceRequest = r.decode()?;
             let wants_answer = decoded.acks != 0;
             let response = data::produce(shared, decoded);
             if !wants_answer {
@@ -160,123 +168,130 @@ pub(crate) async fn answer(shared: &Arc<Shared>, mut request: Request) -> Result
             r.encode(&response)
         }
         ApiKey::Fetch => {
-            let decoded: FetchRequest = r.decode()?;
-            r.encode(&data::fetch(shared, decoded).await)
+            let decoded: m::FetchRequest = r.decode()?;
+            r.encode(&data::fetch(shared, decoded, version).await)
         }
-        ApiKey::ListOffsets => {
-            let decoded: ListOffsetsRequest = r.decode()?;
-            r.encode(&data::list_offsets(shared, decoded))
-        }
-        ApiKey::DeleteRecords => {
-            let decoded: DeleteRecordsRequest = r.decode()?;
-            r.encode(&data::delete_records(shared, decoded))
-        }
+        ApiKey::ListOffsets => with!(m::ListOffsetsRequest, |q| data::list_offsets(shared, q, version)),
+        ApiKey::DeleteRecords => with!(m::DeleteRecordsRequest, |q| data::delete_records(shared, q)),
         ApiKey::OffsetForLeaderEpoch => {
-            let decoded: OffsetForLeaderEpochRequest = r.decode()?;
-            r.encode(&data::offset_for_leader_epoch(shared, decoded))
+            with!(m::OffsetForLeaderEpochRequest, |q| data::offset_for_leader_epoch(shared, q))
         }
-        ApiKey::Metadata => {
-            let decoded: MetadataRequest = r.decode()?;
-            r.encode(&cluster::metadata(shared, decoded, version))
-        }
+        ApiKey::Metadata => with!(m::MetadataRequest, |q| cluster::metadata(shared, q, version)),
         ApiKey::FindCoordinator => {
-            let decoded: FindCoordinatorRequest = r.decode()?;
-            r.encode(&cluster::find_coordinator(shared, &decoded))
+            with!(m::FindCoordinatorRequest, |q| cluster::find_coordinator(shared, q, version))
         }
         ApiKey::DescribeCluster => {
-            let _: DescribeClusterRequest = r.decode()?;
-            r.encode(&cluster::describe_cluster(shared))
+            with!(m::DescribeClusterRequest, |q| cluster::describe_cluster(shared, &q, version))
         }
         ApiKey::ApiVersions if version < 0 => {
             let response = cluster::api_versions_refused();
             encode(&response, r.correlation, 0).map_err(|error| Malformed::new(error.to_string()))
         }
-        ApiKey::ApiVersions => {
-            let _: ApiVersionsRequest = r.decode()?;
-            r.encode(&cluster::api_versions())
-        }
+        ApiKey::ApiVersions => with!(m::ApiVersionsRequest, |q| cluster::api_versions(&q, version)),
         ApiKey::JoinGroup => {
-            let decoded: JoinGroupRequest = r.decode()?;
+            let decoded: m::JoinGroupRequest = r.decode()?;
             let client = std::mem::take(&mut r.client);
             r.encode(&group::join(shared, decoded, client, version).await)
         }
         ApiKey::SyncGroup => {
-            let decoded: SyncGroupRequest = r.decode()?;
-            r.encode(&group::sync(shared, decoded).await)
+            let decoded: m::SyncGroupRequest = r.decode()?;
+            r.encode(&group::sync(shared, decoded, version).await)
         }
-        ApiKey::Heartbeat => {
-            let decoded: HeartbeatRequest = r.decode()?;
-            r.encode(&group::heartbeat(shared, &decoded))
-        }
-        ApiKey::LeaveGroup => {
-            let decoded: LeaveGroupRequest = r.decode()?;
-            r.encode(&group::leave(shared, &decoded, version))
-        }
-        ApiKey::OffsetCommit => {
-            let decoded: OffsetCommitRequest = r.decode()?;
-            r.encode(&group::commit(shared, decoded))
-        }
-        ApiKey::OffsetFetch => {
-            let decoded: OffsetFetchRequest = r.decode()?;
-            r.encode(&group::fetch_offsets(shared, decoded))
-        }
-        ApiKey::DescribeGroups => {
-            let decoded: DescribeGroupsRequest = r.decode()?;
-            r.encode(&group::describe(shared, decoded))
-        }
-        ApiKey::ListGroups => {
-            let decoded: ListGroupsRequest = r.decode()?;
-            r.encode(&group::list(shared, &decoded, version))
-        }
-        ApiKey::DeleteGroups => {
-            let decoded: DeleteGroupsRequest = r.decode()?;
-            r.encode(&group::delete(shared, decoded))
-        }
+        ApiKey::Heartbeat => with!(m::HeartbeatRequest, |q| group::heartbeat(shared, &q)),
+        ApiKey::LeaveGroup => with!(m::LeaveGroupRequest, |q| group::leave(shared, &q, version)),
+        ApiKey::OffsetCommit => with!(m::OffsetCommitRequest, |q| offsets::commit(shared, q)),
+        ApiKey::OffsetFetch => with!(m::OffsetFetchRequest, |q| offsets::fetch(shared, q, version)),
+        ApiKey::OffsetDelete => with!(m::OffsetDeleteRequest, |q| offsets::delete(shared, q)),
+        ApiKey::DescribeGroups => with!(m::DescribeGroupsRequest, |q| group::describe(shared, q, version)),
+        ApiKey::ListGroups => with!(m::ListGroupsRequest, |q| group::list(shared, &q, version)),
+        ApiKey::DeleteGroups => with!(m::DeleteGroupsRequest, |q| group::delete(shared, q)),
         ApiKey::InitProducerId => {
-            let decoded: InitProducerIdRequest = r.decode()?;
-            r.encode(&transaction::init_producer(shared, &decoded, version))
+            with!(m::InitProducerIdRequest, |q| transaction::init_producer(shared, &q, version))
         }
         ApiKey::AddPartitionsToTxn => {
-            let decoded: AddPartitionsToTxnRequest = r.decode()?;
-            r.encode(&transaction::add_partitions(shared, decoded, version))
+            with!(m::AddPartitionsToTxnRequest, |q| transaction::add_partitions(shared, q, version))
         }
         ApiKey::AddOffsetsToTxn => {
-            let decoded: AddOffsetsToTxnRequest = r.decode()?;
-            r.encode(&transaction::add_offsets(shared, &decoded, version))
+            with!(m::AddOffsetsToTxnRequest, |q| transaction::add_offsets(shared, &q, version))
         }
-        ApiKey::TxnOffsetCommit => {
-            let decoded: TxnOffsetCommitRequest = r.decode()?;
-            r.encode(&transaction::commit_offsets(shared, decoded))
+        ApiKey::TxnOffsetCommit => with!(m::TxnOffsetCommitRequest, |q| offsets::commit_in_transaction(shared, q)),
+        ApiKey::EndTxn => with!(m::EndTxnRequest, |q| transaction::end(shared, &q, version)),
+        ApiKey::WriteTxnMarkers => with!(m::WriteTxnMarkersRequest, |q| operators::write_markers(shared, q)),
+        ApiKey::DescribeProducers => with!(m::DescribeProducersRequest, |q| operators::producers(shared, q)),
+        ApiKey::DescribeTransactions => {
+            with!(m::DescribeTransactionsRequest, |q| operators::describe_transactions(shared, q))
         }
-        ApiKey::EndTxn => {
-            let decoded: EndTxnRequest = r.decode()?;
-            r.encode(&transaction::end(shared, &decoded, version))
+        ApiKey::ListTransactions => with!(m::ListTransactionsRequest, |q| operators::list_transactions(shared, &q)),
+        ApiKey::DescribeLogDirs => with!(m::DescribeLogDirsRequest, |q| operators::log_dirs(shared, q)),
+        ApiKey::ListPartitionReassignments => {
+            with!(m::ListPartitionReassignmentsRequest, |_| m::ListPartitionReassignmentsResponse::default())
         }
-        ApiKey::CreateTopics => {
-            let decoded: CreateTopicsRequest = r.decode()?;
-            r.encode(&admin::create_topics(shared, decoded))
-        }
-        ApiKey::DeleteTopics => {
-            let decoded: DeleteTopicsRequest = r.decode()?;
-            r.encode(&admin::delete_topics(shared, decoded))
-        }
-        ApiKey::CreatePartitions => {
-            let decoded: CreatePartitionsRequest = r.decode()?;
-            r.encode(&admin::create_partitions(shared, decoded))
-        }
-        ApiKey::DescribeConfigs => {
-            let decoded: DescribeConfigsRequest = r.decode()?;
-            r.encode(&admin::describe_configs(shared, decoded))
-        }
-        ApiKey::AlterConfigs => {
-            let decoded: AlterConfigsRequest = r.decode()?;
-            r.encode(&admin::alter_configs(shared, decoded))
-        }
+        ApiKey::CreateTopics => with!(m::CreateTopicsRequest, |q| admin::create_topics(shared, q, version)),
+        ApiKey::DeleteTopics => with!(m::DeleteTopicsRequest, |q| admin::delete_topics(shared, q, version)),
+        ApiKey::CreatePartitions => with!(m::CreatePartitionsRequest, |q| admin::create_partitions(shared, q)),
+        ApiKey::DescribeConfigs => with!(m::DescribeConfigsRequest, |q| admin::describe_configs(shared, q)),
+        ApiKey::AlterConfigs => with!(m::AlterConfigsRequest, |q| admin::alter_configs(shared, q)),
         ApiKey::IncrementalAlterConfigs => {
-            let decoded: IncrementalAlterConfigsRequest = r.decode()?;
-            r.encode(&admin::incremental_alter_configs(shared, decoded))
+            with!(m::IncrementalAlterConfigsRequest, |q| admin::incremental_alter_configs(shared, q))
         }
         other => return Err(Malformed::new(format!("request {other:?} has no answer"))),
     };
     frame.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_announced_has_a_shape_and_an_answer_in_every_version() {
+        use std::net::{Ipv4Addr, SocketAddr};
+
+        use crate::core::{Core, Settings, disk::MemoryDisk};
+
+        let core = Core::open(Arc::new(MemoryDisk::new()), Settings::default(), 0).expect("opens");
+        let shared = Arc::new(Shared::new(core, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), "localhost".to_owned()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        /// Appends a request without content, in a version.
+        type Body = fn(&mut BytesMut, i16);
+        fn bodies() -> Vec<(ApiKey, Body)> {
+            macro_rules! all {
+                ($($kind:ident $request:ident),* $(,)?) => {
+                    vec![$((ApiKey::$kind, |frame: &mut BytesMut, version: i16| {
+                        m::$request::default().encode(frame, version).expect("a body");
+                    })),*]
+                };
+            }
+            all![
+                Produce ProduceRequest, Fetch FetchRequest, ListOffsets ListOffsetsRequest, Metadata MetadataRequest,
+                OffsetCommit OffsetCommitRequest, OffsetFetch OffsetFetchRequest,
+                FindCoordinator FindCoordinatorRequest, Heartbeat HeartbeatRequest, LeaveGroup LeaveGroupRequest,
+                JoinGroup JoinGroupRequest, SyncGroup SyncGroupRequest, DescribeGroups DescribeGroupsRequest,
+                ListGroups ListGroupsRequest, ApiVersions ApiVersionsRequest, CreateTopics CreateTopicsRequest,
+                DeleteTopics DeleteTopicsRequest, DeleteRecords DeleteRecordsRequest,
+                InitProducerId InitProducerIdRequest, OffsetForLeaderEpoch OffsetForLeaderEpochRequest,
+                AddPartitionsToTxn AddPartitionsToTxnRequest, AddOffsetsToTxn AddOffsetsToTxnRequest,
+                EndTxn EndTxnRequest, WriteTxnMarkers WriteTxnMarkersRequest, TxnOffsetCommit TxnOffsetCommitRequest,
+                DescribeConfigs DescribeConfigsRequest, AlterConfigs AlterConfigsRequest,
+                DescribeLogDirs DescribeLogDirsRequest, CreatePartitions CreatePartitionsRequest,
+                DeleteGroups DeleteGroupsRequest, IncrementalAlterConfigs IncrementalAlterConfigsRequest,
+                ListPartitionReassignments ListPartitionReassignmentsRequest, OffsetDelete OffsetDeleteRequest,
+                DescribeCluster DescribeClusterRequest, DescribeProducers DescribeProducersRequest,
+                DescribeTransactions DescribeTransactionsRequest, ListTransactions ListTransactionsRequest,
+            ]
+        }
+        for api in APIS {
+            let (_, body) = bodies().into_iter().find(|(key, _)| *key == api.key).expect("every API is here");
+            for version in api.min..=api.max {
+                let mut frame = BytesMut::new();
+                let header =
+                    RequestHeader::default().with_request_api_key(api.key as i16).with_request_api_version(version);
+                header.encode(&mut frame, api.key.request_header_version(version)).expect("a header");
+                body(&mut frame, version);
+                let request = Request::read(frame.freeze()).expect("read");
+                let answered = runtime.block_on(answer(&shared, request));
+                assert!(answered.is_ok(), "{:?} {version}: {answered:?}", api.key);
+            }
+        }
+    }
 }

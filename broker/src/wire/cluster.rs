@@ -2,18 +2,20 @@
 
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{
-    ApiVersionsResponse, BrokerId, DescribeClusterResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-    MetadataRequest, MetadataResponse, TopicName,
+    ApiVersionsRequest, ApiVersionsResponse, BrokerId, DescribeClusterRequest, DescribeClusterResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use super::Shared;
 use super::apis::APIS;
-use crate::core::{ErrorCode, TopicView};
+use crate::core::{Core, ErrorCode, TopicView, is_valid_name};
 
 /// Id of the only broker.
 pub(super) const BROKER: BrokerId = BrokerId(1);
@@ -22,14 +24,30 @@ const CLUSTER_ID: &str = "millrace";
 pub(super) const LEADER_EPOCH: i32 = 0;
 
 fn host(shared: &Shared) -> StrBytes {
-    StrBytes::from_string(shared.address.ip().to_string())
+    StrBytes::from_string(shared.host.clone())
 }
 
 fn port(shared: &Shared) -> i32 {
     i32::from(shared.address.port())
 }
 
-pub(super) fn api_versions() -> ApiVersionsResponse {
+/// How a client names itself since version 3.
+fn is_software_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    ends(bytes.first()) && ends(bytes.last()) && bytes.iter().copied().all(inner)
+}
+
+pub(super) fn api_versions(request: &ApiVersionsRequest, version: i16) -> ApiVersionsResponse {
+    let named = is_software_name(&request.client_software_name) && is_software_name(&request.client_software_version);
+    if version >= 3 && !named {
+        return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
+    }
+    all_versions()
+}
+
+fn all_versions() -> ApiVersionsResponse {
     let keys = APIS.iter().map(|api| {
         ApiVersion::default().with_api_key(api.key as i16).with_min_version(api.min).with_max_version(api.max)
     });
@@ -38,7 +56,18 @@ pub(super) fn api_versions() -> ApiVersionsResponse {
 
 /// Tells a client that asked in too new a version which versions there are.
 pub(super) fn api_versions_refused() -> ApiVersionsResponse {
-    api_versions().with_error_code(ErrorCode::UnsupportedVersion.code())
+    all_versions().with_error_code(ErrorCode::UnsupportedVersion.code())
+}
+
+/// The id clients know a topic by: the incarnation under a fixed prefix.
+pub(super) fn topic_id(topic: &TopicView) -> Uuid {
+    const PREFIX: u64 = u64::from_be_bytes(*b"millrace");
+    Uuid::from_u64_pair(PREFIX, topic.incarnation)
+}
+
+/// The topic with this id.
+pub(super) fn topic_of_id(core: &Core, id: Uuid) -> Option<TopicView> {
+    core.topics().find(|topic| topic_id(topic) == id)
 }
 
 pub(super) fn metadata(shared: &Shared, request: MetadataRequest, version: i16) -> MetadataResponse {
@@ -46,16 +75,7 @@ pub(super) fn metadata(shared: &Shared, request: MetadataRequest, version: i16) 
     let wanted = request.topics.filter(|topics| version > 0 || !topics.is_empty());
     let topics = shared.read(|core| match wanted {
         None => core.topics().map(|topic| described(&topic)).collect(),
-        Some(topics) => topics
-            .into_iter()
-            .filter_map(|topic| topic.name)
-            .map(|name| match core.topic(&name) {
-                Some(topic) => described(&topic),
-                None => MetadataResponseTopic::default()
-                    .with_error_code(ErrorCode::UnknownTopicOrPartition.code())
-                    .with_name(Some(name)),
-            })
-            .collect(),
+        Some(topics) => topics.into_iter().map(|topic| found(core, topic.name, topic.topic_id, version)).collect(),
     });
     let broker = MetadataResponseBroker::default().with_node_id(BROKER).with_host(host(shared)).with_port(port(shared));
     MetadataResponse::default()
@@ -63,6 +83,26 @@ pub(super) fn metadata(shared: &Shared, request: MetadataRequest, version: i16) 
         .with_cluster_id(Some(StrBytes::from_static_str(CLUSTER_ID)))
         .with_controller_id(BROKER)
         .with_topics(topics)
+}
+
+fn found(core: &Core, name: Option<TopicName>, id: Uuid, version: i16) -> MetadataResponseTopic {
+    let unknown = |code: ErrorCode| MetadataResponseTopic::default().with_error_code(code.code());
+    // Some clients leave the name empty, others null, when they ask by id.
+    match name.filter(|_| id.is_nil()) {
+        Some(name) => match core.topic(&name) {
+            Some(topic) => described(&topic),
+            None if is_valid_name(&name) => unknown(ErrorCode::UnknownTopicOrPartition).with_name(Some(name)),
+            None => unknown(ErrorCode::InvalidTopicException).with_name(Some(name)),
+        },
+        None => match topic_of_id(core, id) {
+            Some(topic) => described(&topic),
+            // A topic without a name can be told since version 12.
+            None => {
+                let name = (version < 12).then(TopicName::default);
+                unknown(ErrorCode::UnknownTopicId).with_name(name).with_topic_id(id)
+            }
+        },
+    }
 }
 
 fn described(topic: &TopicView) -> MetadataResponseTopic {
@@ -76,19 +116,53 @@ fn described(topic: &TopicView) -> MetadataResponseTopic {
     });
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
+        .with_topic_id(topic_id(topic))
         .with_is_internal(false)
         .with_partitions(partitions.collect())
 }
 
-pub(super) fn find_coordinator(shared: &Shared, request: &FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let response = FindCoordinatorResponse::default();
-    if request.key_type != 0 && request.key_type != 1 {
-        return response.with_error_code(ErrorCode::InvalidRequest.code()).with_node_id(BrokerId(-1));
+pub(super) fn find_coordinator(
+    shared: &Shared,
+    request: FindCoordinatorRequest,
+    version: i16,
+) -> FindCoordinatorResponse {
+    // Groups and transactions; share groups have none.
+    let known = matches!(request.key_type, 0 | 1);
+    let code = if known { 0 } else { ErrorCode::InvalidRequest.code() };
+    let (node, host, port) = if known { (BROKER, host(shared), port(shared)) } else { NOBODY };
+    if version < 4 {
+        return FindCoordinatorResponse::default()
+            .with_error_code(code)
+            .with_node_id(node)
+            .with_host(host)
+            .with_port(port);
     }
-    response.with_node_id(BROKER).with_host(host(shared)).with_port(port(shared))
+    let coordinators = request.coordinator_keys.into_iter().map(|key| {
+        Coordinator::default()
+            .with_key(key)
+            .with_error_code(code)
+            .with_node_id(node)
+            .with_host(host.clone())
+            .with_port(port)
+    });
+    FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
 }
 
-pub(super) fn describe_cluster(shared: &Shared) -> DescribeClusterResponse {
+const NOBODY: (BrokerId, StrBytes, i32) = (BrokerId(-1), StrBytes::from_static_str(""), -1);
+
+pub(super) fn describe_cluster(
+    shared: &Shared,
+    request: &DescribeClusterRequest,
+    version: i16,
+) -> DescribeClusterResponse {
+    // Brokers are endpoint type 1; controllers, which this broker does not show, are 2.
+    if version >= 1 && request.endpoint_type != 1 {
+        let code = match request.endpoint_type {
+            2 => ErrorCode::MismatchedEndpointType,
+            _ => ErrorCode::UnsupportedEndpointType,
+        };
+        return DescribeClusterResponse::default().with_error_code(code.code());
+    }
     let broker =
         DescribeClusterBroker::default().with_broker_id(BROKER).with_host(host(shared)).with_port(port(shared));
     DescribeClusterResponse::default()

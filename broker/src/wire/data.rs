@@ -19,8 +19,15 @@ use super::cluster::LEADER_EPOCH;
 use crate::core::batch::{self, BatchHeader};
 use crate::core::{Core, ErrorCode, Isolation, PartitionKey};
 
-const EARLIEST: i64 = -2;
+/// The times that stand for places: what each means, and since which version of ListOffsets.
 const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+/// Most bytes of records in one answer, whatever the client would take (Kafka's own limit).
+const MAX_FETCH_BYTES: usize = 55 << 20;
 
 fn isolation(level: i8) -> Isolation {
     if level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted }
@@ -29,12 +36,19 @@ fn isolation(level: i8) -> Isolation {
 pub(super) fn produce(shared: &Shared, request: ProduceRequest) -> ProduceResponse {
     // Checksums are verified before the core is locked.
     type Checked = Result<(Bytes, Vec<BatchHeader>), ErrorCode>;
+    let without_id = request.transactional_id.is_none();
     let acks_allowed = matches!(request.acks, -1..=1);
     let check = |records: Option<Bytes>| -> Checked {
         if !acks_allowed {
             return Err(ErrorCode::InvalidRequiredAcks);
         }
         let records = records.ok_or(ErrorCode::InvalidRecord)?;
+        // One whole batch for each partition, no more and no less.
+        let first = BatchHeader::parse(&records).filter(|first| first.length == records.len());
+        let first = first.ok_or(ErrorCode::InvalidRecord)?;
+        if first.is_transactional() && without_id {
+            return Err(ErrorCode::TransactionalIdAuthorizationFailed);
+        }
         let headers = batch::check_produced(&records)?;
         Ok((records, headers))
     };
@@ -75,8 +89,14 @@ pub(super) fn produce(shared: &Shared, request: ProduceRequest) -> ProduceRespon
     ProduceResponse::default().with_responses(responses)
 }
 
-pub(super) async fn fetch(shared: &Shared, request: FetchRequest) -> FetchResponse {
-    if request.session_id != 0 {
+/// There are no elections, so nobody can know of a newer leader than the first.
+fn known_epoch(current: i32) -> Result<(), ErrorCode> {
+    if current > LEADER_EPOCH { Err(ErrorCode::UnknownLeaderEpoch) } else { Ok(()) }
+}
+
+pub(super) async fn fetch(shared: &Shared, request: FetchRequest, version: i16) -> FetchResponse {
+    // No session is ever given out. A client that opens or closes one is served without; one that continues one errs.
+    if version >= 7 && request.session_epoch > 0 {
         let code = ErrorCode::FetchSessionIdNotFound.code();
         return FetchResponse::default().with_error_code(code);
     }
@@ -96,7 +116,7 @@ pub(super) async fn fetch(shared: &Shared, request: FetchRequest) -> FetchRespon
 /// Reads what the request asks for; `Err` if it is less than the client wants to be answered with.
 fn read(core: &Core, request: &FetchRequest) -> Result<FetchResponse, (FetchResponse, Vec<PartitionKey>)> {
     let isolation = isolation(request.isolation_level);
-    let mut left = usize::try_from(request.max_bytes).unwrap_or(0);
+    let mut left = usize::try_from(request.max_bytes).unwrap_or(0).min(MAX_FETCH_BYTES);
     let mut bytes = 0;
     let mut failed = false;
     let mut keys = Vec::new();
@@ -105,8 +125,17 @@ fn read(core: &Core, request: &FetchRequest) -> Result<FetchResponse, (FetchResp
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in &topic.partitions {
             let limit = usize::try_from(wanted.partition_max_bytes).unwrap_or(0);
-            let fetched =
-                core.fetch(&topic.topic, wanted.partition, wanted.fetch_offset, limit.min(left), bytes == 0, isolation);
+            let fetched = known_epoch(wanted.current_leader_epoch).and_then(|()| {
+                let at_least_one = bytes == 0;
+                core.fetch(
+                    &topic.topic,
+                    wanted.partition,
+                    wanted.fetch_offset,
+                    limit.min(left),
+                    at_least_one,
+                    isolation,
+                )
+            });
             let data = PartitionData::default().with_partition_index(wanted.partition);
             partitions.push(match fetched {
                 Ok(fetched) => {
@@ -147,24 +176,20 @@ fn read(core: &Core, request: &FetchRequest) -> Result<FetchResponse, (FetchResp
     if enough || failed || request.max_wait_ms <= 0 || keys.is_empty() { Ok(response) } else { Err((response, keys)) }
 }
 
-pub(super) fn list_offsets(shared: &Shared, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(super) fn list_offsets(shared: &Shared, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
     let isolation = isolation(request.isolation_level);
     let topics = shared.read(|core| {
         let topics = request.topics.into_iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|wanted| {
                 let number = wanted.partition_index;
-                let found = match wanted.timestamp {
-                    LATEST => core.latest_offset(&topic.name, number, isolation).map(|offset| (offset, -1)),
-                    EARLIEST => core.earliest_offset(&topic.name, number).map(|offset| (offset, -1)),
-                    time if time >= 0 => core
-                        .offset_for_timestamp(&topic.name, number, time, isolation)
-                        .map(|found| found.unwrap_or((-1, -1))),
-                    _ => Err(ErrorCode::UnsupportedForMessageFormat),
-                };
+                let found = known_epoch(wanted.current_leader_epoch)
+                    .and_then(|()| place(core, &topic.name, number, wanted.timestamp, isolation, version));
                 let response = ListOffsetsPartitionResponse::default().with_partition_index(number);
                 match found {
+                    Ok((-1, _)) => response.with_offset(-1).with_timestamp(-1),
                     Ok((offset, timestamp)) => {
-                        response.with_offset(offset).with_timestamp(timestamp).with_leader_epoch(LEADER_EPOCH)
+                        let epoch = if version >= 4 { LEADER_EPOCH } else { -1 };
+                        response.with_offset(offset).with_timestamp(timestamp).with_leader_epoch(epoch)
                     }
                     Err(code) => response.with_error_code(code.code()).with_offset(-1).with_timestamp(-1),
                 }
@@ -175,6 +200,28 @@ pub(super) fn list_offsets(shared: &Shared, request: ListOffsetsRequest) -> List
         topics.collect()
     });
     ListOffsetsResponse::default().with_topics(topics)
+}
+
+/// The offset a time stands for and the timestamp there; offset -1 if there is none.
+fn place(
+    core: &Core,
+    topic: &str,
+    number: i32,
+    time: i64,
+    isolation: Isolation,
+    version: i16,
+) -> Result<(i64, i64), ErrorCode> {
+    let record = |found: Option<(i64, i64)>| found.unwrap_or((-1, -1));
+    match time {
+        LATEST => core.latest_offset(topic, number, isolation).map(|offset| (offset, -1)),
+        EARLIEST => core.earliest_offset(topic, number).map(|offset| (offset, -1)),
+        MAX_TIMESTAMP if version >= 7 => core.offset_of_max_timestamp(topic, number, isolation).map(record),
+        EARLIEST_LOCAL if version >= 8 => core.earliest_offset(topic, number).map(|offset| (offset, -1)),
+        // Nothing is ever moved elsewhere.
+        LATEST_TIERED if version >= 9 => core.earliest_offset(topic, number).map(|_| (-1, -1)),
+        time if time >= 0 => core.offset_for_timestamp(topic, number, time, isolation).map(record),
+        _ => Err(ErrorCode::UnsupportedVersion),
+    }
 }
 
 pub(super) fn delete_records(shared: &Shared, request: DeleteRecordsRequest) -> DeleteRecordsResponse {

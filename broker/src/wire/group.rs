@@ -1,27 +1,24 @@
-//! Consumer groups and their offsets on the wire.
+//! Consumer groups on the wire: who is in, who leads, who is alive. Their offsets are in `offsets`.
 
+use bytes::Bytes;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
-use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
-use kafka_protocol::messages::offset_fetch_response::{OffsetFetchResponsePartition, OffsetFetchResponseTopic};
 use kafka_protocol::messages::{
     DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, GroupId,
     HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
-    ListGroupsRequest, ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest,
-    OffsetFetchResponse, SyncGroupRequest, SyncGroupResponse, TopicName,
+    ListGroupsRequest, ListGroupsResponse, SyncGroupRequest, SyncGroupResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
 use super::Shared;
-use crate::core::groups::{Join, JoinRefused};
-use crate::core::journal::CommittedOffset;
-use crate::core::{CommitAs, Core, ErrorCode, FetchedOffset, Reply, TopicPartition};
+use crate::core::groups::{GroupState, Join, JoinRefused};
+use crate::core::{ErrorCode, Reply};
 
-/// Longest note a client may attach to an offset.
-const MAX_METADATA_BYTES: usize = 4096;
+/// The only type of group there is.
+const CLASSIC: &str = "classic";
 
 fn text(string: impl Into<String>) -> StrBytes {
     StrBytes::from_string(string.into())
@@ -38,19 +35,21 @@ pub(super) async fn join(
     version: i16,
 ) -> JoinGroupResponse {
     let session_timeout = i64::from(request.session_timeout_ms);
+    let protocol_type = request.protocol_type;
     let join = Join {
         member: request.member_id.to_string(),
         instance: request.group_instance_id.map(|id| id.to_string()),
         client,
         session_timeout,
         rebalance_timeout: if version >= 1 { i64::from(request.rebalance_timeout_ms) } else { session_timeout },
-        protocol_type: request.protocol_type.to_string(),
+        protocol_type: protocol_type.to_string(),
         protocols: request
             .protocols
             .into_iter()
             .map(|protocol| (protocol.name.to_string(), protocol.metadata))
             .collect(),
         wants_id_first: version >= 4,
+        can_skip_assignment: version >= 9,
     };
     let group = request.group_id;
     let reply = shared.ask(|core, now, token| core.join_group(now, token, &group, join)).await;
@@ -58,7 +57,8 @@ pub(super) async fn join(
         JoinGroupResponse::default()
             .with_error_code(refused.code.code())
             .with_generation_id(-1)
-            .with_protocol_name(Some(StrBytes::new()))
+            .with_protocol_type(None)
+            .with_protocol_name((version < 7).then(StrBytes::new))
             .with_member_id(text(refused.member))
     };
     match reply {
@@ -71,7 +71,9 @@ pub(super) async fn join(
             });
             JoinGroupResponse::default()
                 .with_generation_id(joined.generation)
+                .with_protocol_type(Some(protocol_type))
                 .with_protocol_name(Some(text(joined.protocol)))
+                .with_skip_assignment(joined.skip_assignment)
                 .with_leader(text(joined.leader))
                 .with_member_id(text(joined.member))
                 .with_members(members.collect())
@@ -83,7 +85,21 @@ pub(super) async fn join(
     }
 }
 
-pub(super) async fn sync(shared: &Shared, request: SyncGroupRequest) -> SyncGroupResponse {
+pub(super) async fn sync(shared: &Shared, request: SyncGroupRequest, version: i16) -> SyncGroupResponse {
+    let group = request.group_id;
+    let refused = |code: ErrorCode| {
+        SyncGroupResponse::default().with_error_code(code.code()).with_protocol_type(None).with_protocol_name(None)
+    };
+    let protocol = shared.read(|core| {
+        core.group_protocol(&group).map(|(kind, assignor)| (text(kind.to_owned()), text(assignor.to_owned())))
+    });
+    // Since version 5 a client says what it believes the group speaks.
+    if let Some((kind, assignor)) = &protocol {
+        let differs = |told: &Option<StrBytes>, known: &StrBytes| told.as_ref().is_some_and(|told| told != known);
+        if version >= 5 && (differs(&request.protocol_type, kind) || differs(&request.protocol_name, assignor)) {
+            return refused(ErrorCode::InconsistentGroupProtocol);
+        }
+    }
     let assignments = request
         .assignments
         .into_iter()
@@ -94,7 +110,7 @@ pub(super) async fn sync(shared: &Shared, request: SyncGroupRequest) -> SyncGrou
             core.sync_group(
                 now,
                 token,
-                &request.group_id,
+                &group,
                 request.generation_id,
                 &request.member_id,
                 request.group_instance_id.as_deref(),
@@ -102,9 +118,14 @@ pub(super) async fn sync(shared: &Shared, request: SyncGroupRequest) -> SyncGrou
             );
         })
         .await;
-    let refused = |code: ErrorCode| SyncGroupResponse::default().with_error_code(code.code());
     match reply {
-        Ok(Reply::Sync(Ok(assignment))) => SyncGroupResponse::default().with_assignment(assignment),
+        Ok(Reply::Sync(Ok(assignment))) => {
+            let (kind, assignor) = protocol.unzip();
+            SyncGroupResponse::default()
+                .with_assignment(assignment)
+                .with_protocol_type(kind)
+                .with_protocol_name(assignor)
+        }
         Ok(Reply::Sync(Err(code))) => refused(code),
         Ok(Reply::Join(_)) | Err(_) => refused(ErrorCode::CoordinatorNotAvailable),
     }
@@ -144,130 +165,38 @@ pub(super) fn leave(shared: &Shared, request: &LeaveGroupRequest, version: i16) 
     LeaveGroupResponse::default().with_members(members)
 }
 
-pub(super) fn commit(shared: &Shared, request: OffsetCommitRequest) -> OffsetCommitResponse {
-    let who = CommitAs {
-        generation: request.generation_id_or_member_epoch,
-        member: request.member_id.to_string(),
-        instance: request.group_instance_id.map(|id| id.to_string()),
-    };
-    let topics = shared.with_core(|core, now| {
-        let mut offsets = Vec::new();
-        let mut topics = Vec::new();
-        for topic in request.topics {
-            let mut partitions = Vec::new();
-            for partition in topic.partitions {
-                let at = TopicPartition::new(topic.name.as_str(), partition.partition_index);
-                let result = committable(
-                    core,
-                    at,
-                    partition.committed_offset,
-                    partition.committed_leader_epoch,
-                    partition.committed_metadata,
-                );
-                let response = OffsetCommitResponsePartition::default().with_partition_index(partition.partition_index);
-                partitions.push(match result {
-                    Ok(offset) => {
-                        offsets.push(offset);
-                        response
-                    }
-                    Err(code) => response.with_error_code(code.code()),
-                });
-            }
-            topics.push(OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions));
-        }
-        if let Err(code) = core.commit_offsets(now, &request.group_id, &who, offsets) {
-            let all = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-            all.filter(|partition| partition.error_code == 0).for_each(|partition| partition.error_code = code.code());
-        }
-        topics
-    });
-    OffsetCommitResponse::default().with_topics(topics)
-}
-
-/// Checks one offset of a commit request.
-pub(super) fn committable(
-    core: &Core,
-    at: TopicPartition,
-    offset: i64,
-    leader_epoch: i32,
-    metadata: Option<StrBytes>,
-) -> Result<(TopicPartition, CommittedOffset), ErrorCode> {
-    if !core.has_partition(&at.topic, at.partition) {
-        return Err(ErrorCode::UnknownTopicOrPartition);
-    }
-    let metadata = metadata.map_or(String::new(), |metadata| metadata.to_string());
-    if metadata.len() > MAX_METADATA_BYTES {
-        return Err(ErrorCode::OffsetMetadataTooLarge);
-    }
-    let committed = CommittedOffset { offset, leader_epoch, metadata };
-    Ok((at, committed))
-}
-
-pub(super) fn fetch_offsets(shared: &Shared, request: OffsetFetchRequest) -> OffsetFetchResponse {
-    let group = &request.group_id;
-    let topics = shared.read(|core| {
-        let wanted: Vec<(TopicName, Vec<i32>)> = match request.topics {
-            Some(topics) => topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect(),
-            None => all_committed(core, group),
-        };
-        let topics = wanted.into_iter().map(|(name, partitions)| {
-            let partitions = partitions.into_iter().map(|number| {
-                let at = TopicPartition::new(name.as_str(), number);
-                let response = OffsetFetchResponsePartition::default()
-                    .with_partition_index(number)
-                    .with_committed_offset(-1)
-                    .with_committed_leader_epoch(-1)
-                    .with_metadata(Some(StrBytes::new()));
-                match core.fetch_offset(group, &at, request.require_stable) {
-                    FetchedOffset::None => response,
-                    FetchedOffset::Unstable => response.with_error_code(ErrorCode::UnstableOffsetCommit.code()),
-                    FetchedOffset::Committed(offset) => response
-                        .with_committed_offset(offset.offset)
-                        .with_committed_leader_epoch(offset.leader_epoch)
-                        .with_metadata(Some(text(offset.metadata))),
-                }
-            });
-            let partitions = partitions.collect();
-            OffsetFetchResponseTopic::default().with_partitions(partitions).with_name(name)
-        });
-        topics.collect()
-    });
-    OffsetFetchResponse::default().with_topics(topics)
-}
-
-fn all_committed(core: &Core, group: &str) -> Vec<(TopicName, Vec<i32>)> {
-    let mut topics: Vec<(TopicName, Vec<i32>)> = Vec::new();
-    for at in core.committed_partitions(group) {
-        match topics.last_mut() {
-            Some((name, numbers)) if name.as_str() == at.topic => numbers.push(at.partition),
-            _ => topics.push((TopicName(text(at.topic)), vec![at.partition])),
-        }
-    }
-    topics
-}
-
-pub(super) fn describe(shared: &Shared, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub(super) fn describe(shared: &Shared, request: DescribeGroupsRequest, version: i16) -> DescribeGroupsResponse {
     let groups = shared.read(|core| {
         let groups = request.groups.into_iter().map(|id| {
             let described = DescribedGroup::default().with_authorized_operations(i32::MIN);
             let Some(group) = core.group(&id) else {
-                return described.with_group_id(id).with_group_state(StrBytes::from_static_str("Dead"));
+                let dead = described.with_group_state(StrBytes::from_static_str("Dead"));
+                // Before version 6 a group that is not there was no error.
+                let dead = if version >= 6 {
+                    let why = format!("Group {} not found.", id.as_str());
+                    dead.with_error_code(ErrorCode::GroupIdNotFound.code()).with_error_message(Some(text(why)))
+                } else {
+                    dead
+                };
+                return dead.with_group_id(id);
             };
+            let stable = group.state == GroupState::Stable;
             let members = group.members.into_iter().map(|member| {
                 DescribedGroupMember::default()
                     .with_member_id(text(member.id))
-                    .with_group_instance_id(member.instance.map(text))
+                    .with_group_instance_id(member.instance.map(text).filter(|_| version >= 4))
                     .with_client_id(text(member.client))
                     .with_client_host(StrBytes::from_static_str("/127.0.0.1"))
-                    .with_member_metadata(member.metadata)
+                    .with_member_metadata(if stable { member.metadata } else { Bytes::new() })
                     .with_member_assignment(member.assignment)
             });
             described
                 .with_group_id(id)
                 .with_group_state(StrBytes::from_static_str(group.state.name()))
                 .with_protocol_type(text(group.protocol_type))
-                .with_protocol_data(text(group.protocol))
+                .with_protocol_data(if stable { text(group.protocol) } else { StrBytes::new() })
                 .with_members(members.collect())
+                .with_error_message(None)
         });
         groups.collect()
     });
@@ -275,6 +204,12 @@ pub(super) fn describe(shared: &Shared, request: DescribeGroupsRequest) -> Descr
 }
 
 pub(super) fn list(shared: &Shared, request: &ListGroupsRequest, version: i16) -> ListGroupsResponse {
+    let matches = |filters: &[StrBytes], name: &str| {
+        filters.is_empty() || filters.iter().any(|filter| filter.as_str().eq_ignore_ascii_case(name))
+    };
+    if !matches(&request.types_filter, CLASSIC) {
+        return ListGroupsResponse::default();
+    }
     let groups = shared.read(|core| {
         let mut groups = Vec::new();
         for id in core.group_ids() {
@@ -282,14 +217,18 @@ pub(super) fn list(shared: &Shared, request: &ListGroupsRequest, version: i16) -
                 continue;
             };
             let state = group.state.name();
-            let wanted = request.states_filter.is_empty()
-                || request.states_filter.iter().any(|filter| filter.as_str().eq_ignore_ascii_case(state));
-            if !wanted {
+            if !matches(&request.states_filter, state) {
                 continue;
             }
-            let listed =
+            let mut listed =
                 ListedGroup::default().with_group_id(GroupId(text(id))).with_protocol_type(text(group.protocol_type));
-            groups.push(if version >= 4 { listed.with_group_state(StrBytes::from_static_str(state)) } else { listed });
+            if version >= 4 {
+                listed = listed.with_group_state(StrBytes::from_static_str(state));
+            }
+            if version >= 5 {
+                listed = listed.with_group_type(StrBytes::from_static_str(CLASSIC));
+            }
+            groups.push(listed);
         }
         groups
     });

@@ -7,10 +7,15 @@ mod apis;
 mod cluster;
 mod connection;
 mod data;
+mod faults;
 mod group;
+mod offsets;
+mod operators;
 mod shape;
 mod shared;
 mod transaction;
 
-pub(crate) use connection::accept_connections;
+pub(crate) use connection::{Limits, accept_connections};
+pub(crate) use faults::Faults;
+pub use faults::{ApiKey, CannotFail, Fault};
 pub(crate) use shared::{Shared, now};

@@ -7,13 +7,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::faults::Faults;
 use crate::core::{Core, Durability, PartitionKey, Reply, StorageError, Token};
 
 /// What all connections share.
 pub(crate) struct Shared {
     inner: Mutex<Inner>,
-    /// Where clients reach the broker.
+    /// Where the broker listens.
     pub(crate) address: SocketAddr,
+    /// The host clients are told.
+    pub(crate) host: String,
+    /// What is to go wrong.
+    pub(crate) faults: Arc<Faults>,
     /// What an answer must wait for.
     pub(crate) durability: Durability,
     /// Somebody waits for the next sync.
@@ -71,11 +76,19 @@ impl Drop for Watch<'_> {
 }
 
 impl Shared {
-    pub(crate) fn new(core: Core, address: SocketAddr) -> Self {
+    pub(crate) fn new(core: Core, address: SocketAddr, host: String) -> Self {
         let durability = core.durability();
         let inner = Inner { core, next: 0, late: HashMap::new(), watchers: HashMap::new() };
         let (synced, _) = watch::channel(Synced::UpTo(0));
-        Self { inner: Mutex::new(inner), address, durability, sync_wanted: Notify::new(), synced }
+        Self {
+            inner: Mutex::new(inner),
+            address,
+            host,
+            faults: Arc::default(),
+            durability,
+            sync_wanted: Notify::new(),
+            synced,
+        }
     }
 
     /// Waits until all that an answer may speak of is as durable as was promised. No answer leaves before.

@@ -1,23 +1,18 @@
-//! Transactions on the wire.
+//! Transactions on the wire. Offsets that go with one are in `offsets`.
 
 use kafka_protocol::messages::add_partitions_to_txn_response::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnTopicResult,
 };
-use kafka_protocol::messages::txn_offset_commit_response::{
-    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
-};
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse,
-    EndTxnRequest, EndTxnResponse, InitProducerIdRequest, InitProducerIdResponse, ProducerId, TxnOffsetCommitRequest,
-    TxnOffsetCommitResponse,
+    EndTxnRequest, EndTxnResponse, InitProducerIdRequest, InitProducerIdResponse, ProducerId,
 };
 
 use super::Shared;
-use super::group::committable;
-use crate::core::{CommitAs, ErrorCode, Outcome, TopicPartition};
+use crate::core::{ErrorCode, Outcome, TopicPartition};
 
 /// Clients know the error "fenced" from some version of each request on; before, it had another name.
-fn fenced_since(code: ErrorCode, version: i16, since: i16) -> ErrorCode {
+pub(super) fn fenced_since(code: ErrorCode, version: i16, since: i16) -> ErrorCode {
     if code == ErrorCode::ProducerFenced && version < since { ErrorCode::InvalidProducerEpoch } else { code }
 }
 
@@ -97,56 +92,6 @@ pub(super) fn add_offsets(shared: &Shared, request: &AddOffsetsToTxnRequest, ver
     });
     let code = result.err().map(|code| fenced_since(code, version, 2));
     AddOffsetsToTxnResponse::default().with_error_code(code.map_or(0, |code| code.code()))
-}
-
-pub(super) fn commit_offsets(shared: &Shared, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
-    let who = CommitAs {
-        generation: request.generation_id,
-        member: request.member_id.to_string(),
-        instance: request.group_instance_id.map(|id| id.to_string()),
-    };
-    let topics = shared.with_core(|core, _| {
-        let mut offsets = Vec::new();
-        let mut topics = Vec::new();
-        for topic in request.topics {
-            let mut partitions = Vec::new();
-            for partition in topic.partitions {
-                let at = TopicPartition::new(topic.name.as_str(), partition.partition_index);
-                let result = committable(
-                    core,
-                    at,
-                    partition.committed_offset,
-                    partition.committed_leader_epoch,
-                    partition.committed_metadata,
-                );
-                let response =
-                    TxnOffsetCommitResponsePartition::default().with_partition_index(partition.partition_index);
-                partitions.push(match result {
-                    Ok(offset) => {
-                        offsets.push(offset);
-                        response
-                    }
-                    Err(code) => response.with_error_code(code.code()),
-                });
-            }
-            topics.push(TxnOffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions));
-        }
-        let result = core.commit_in_transaction(
-            &request.transactional_id,
-            request.producer_id.0,
-            request.producer_epoch,
-            &request.group_id,
-            &who,
-            offsets,
-        );
-        if let Err(code) = result {
-            let code = fenced_since(code, 0, 1).code();
-            let all = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-            all.filter(|partition| partition.error_code == 0).for_each(|partition| partition.error_code = code);
-        }
-        topics
-    });
-    TxnOffsetCommitResponse::default().with_topics(topics)
 }
 
 pub(super) fn end(shared: &Shared, request: &EndTxnRequest, version: i16) -> EndTxnResponse {
