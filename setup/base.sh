@@ -65,6 +65,6 @@ java=${JAVA_HOME:+$JAVA_HOME/bin/}java
 if ! has "$java" || ! has mvn; then
     [ "${1:-}" != test ] || {
         echo "Note: Java 17 or Maven is missing. All works without them but the tests against" >&2
-        echo "Apache Kafka. To run those too:  apt-get install -y openjdk-17-jre-headless maven" >&2
+        echo "Apache Kafka. To run those too:  apt-get install -y openjdk-17-jdk-headless maven" >&2
     }
 fi

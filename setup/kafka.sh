@@ -19,7 +19,7 @@ fi
 
 missing() {
     echo "setup/kafka.sh: $1 is missing, so Apache Kafka cannot be fetched for the tests." >&2
-    echo "Install it, for example:  apt-get install -y openjdk-17-jre-headless maven" >&2
+    echo "Install it, for example:  apt-get install -y openjdk-17-jdk-headless maven" >&2
     exit 3
 }
 java=${JAVA_HOME:+$JAVA_HOME/bin/}java

@@ -4,6 +4,7 @@
 #
 # PROFILE=name                 build with that cargo profile instead of the default one
 # MILLRACE_REQUIRE_KAFKA=1     fail when the Apache Kafka tests cannot run (implied by CI=true)
+# MILLRACE_REQUIRE_PYTHON=1    fail when the tests of Python clients cannot run (implied by CI=true)
 # MILLRACE_TEST_SECONDS=3300   under CI, the most the tests may take before they are ended
 #
 # Exit codes: 0 all passed; 1 a test failed, the build failed, or a required lane did not run.
@@ -12,13 +13,19 @@ cd "$(dirname "$0")/.."
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
 if [ "${CI:-}" = true ]; then
-    export MILLRACE_REQUIRE_KAFKA=1
+    export MILLRACE_REQUIRE_KAFKA=1 MILLRACE_REQUIRE_PYTHON=1
 fi
 required=${MILLRACE_REQUIRE_KAFKA:-0}
 started=$SECONDS
 
 if ! setup/kafka.sh && [ "$required" = 1 ]; then
     echo "The Apache Kafka lane is required here and cannot run; the lines above say why." >&2
+    echo "0 passed, 1 failed"
+    exit 1
+fi
+
+if ! setup/python.sh && [ "${MILLRACE_REQUIRE_PYTHON:-0}" = 1 ]; then
+    echo "The Python clients are required here and cannot run; the lines above say why." >&2
     echo "0 passed, 1 failed"
     exit 1
 fi
@@ -46,7 +53,7 @@ status=${PIPESTATUS[0]}
 read -r passed failed ignored skipped nodes < <(awk '
     /^ +Running |^ +Doc-tests / { binary = $0 }
     /^test result: / { passed += $4; failed += $6; ignored += $8 }
-    match($0, /SKIPPED \(no Apache Kafka\) [^ ]+:/) {
+    match($0, /SKIPPED \(no (Apache Kafka|Python clients)\) [^ ]+:/) {
         if (!seen[binary, substr($0, RSTART, RLENGTH)]++) skipped++
     }
     /READY \(Apache Kafka\) / { nodes++ }
@@ -65,14 +72,14 @@ elif [ "$failed" -gt 0 ]; then
     awk '/^test .* \.\.\. FAILED$/ { print "  " $2 }' "$log" | sort -u
 fi
 if [ "$skipped" -gt 0 ]; then
-    echo "Did not run, for want of Apache Kafka ($skipped):"
-    sed -n 's/.*SKIPPED (no Apache Kafka) /  /p' "$log" | sort -u
+    echo "Did not run, for want of Apache Kafka or the Python clients ($skipped):"
+    sed -n 's/.*SKIPPED (no \(Apache Kafka\|Python clients\)) /  /p' "$log" | sort -u
 fi
 if [ "$ignored" -gt 0 ]; then
     echo "Marked as ignored: $ignored"
 fi
 if [ "$required" = 1 ] && [ "$#" -eq 0 ] && { [ "$nodes" -eq 0 ] || [ "$skipped" -gt 0 ]; }; then
-    echo "The Apache Kafka lane is required here and did not run in full ($nodes started, $skipped tests skipped)."
+    echo "The lanes of other systems are required here and did not run in full ($nodes nodes of Apache Kafka started, $skipped tests skipped)."
     failed=$((failed + 1))
 fi
 echo "Took $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s; Apache Kafka was started $nodes times. Output: $log"
