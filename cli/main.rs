@@ -18,6 +18,7 @@ mod psp;
 mod records;
 mod replay;
 mod run;
+mod sim;
 mod topology;
 mod trace;
 mod warehouse;
@@ -78,6 +79,8 @@ enum Command {
     Audit(audit::Args),
     /// Dead letters: lists and shows them, puts them back in order, lets them go.
     Dlq(dlq::Args),
+    /// Runs the whole pipeline in simulated time under seeds, with everything that can go wrong.
+    Sim(sim::Args),
     /// Writes records given as JSON lines on stdin.
     Produce(records::ProduceArgs),
     /// Prints the records of a topic as JSON lines.
@@ -93,6 +96,15 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(&cli.log);
+    #[cfg(feature = "planted")]
+    if let Ok(name) = std::env::var("MILLRACE_PLANTED") {
+        let Some(defect) = millrace_sim::Defect::find(&name) else {
+            eprintln!("millrace: there is no defect {name:?} to plant");
+            return ExitCode::from(2);
+        };
+        tracing::warn!(name, "a defect is planted");
+        millrace_sim::plant(Some(defect));
+    }
     let result = match cli.command {
         Command::Dev(args) => dev::run(args),
         Command::Broker(args) => broker::run(args),
@@ -104,6 +116,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Dlq(args) => dlq::run(&args),
+        Command::Sim(args) => sim::run_seeds(&args),
         Command::Produce(args) => records::produce(&args),
         Command::Consume(args) => records::consume(&args),
         Command::Trace(args) => trace::run(&args),

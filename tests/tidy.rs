@@ -24,6 +24,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("millrace-psp", &["millrace-schemas"]),
     ("millrace-audit", &["millrace-schemas"]),
     ("millrace-replay", &["millrace-schemas"]),
+    (
+        "millrace-sim",
+        &[
+            "millrace-schemas",
+            "millrace-runtime",
+            "millrace-processors",
+            "millrace-broker",
+            "millrace-psp",
+            "millrace-audit",
+            "millrace-replay",
+        ],
+    ),
     // Used by tests only.
     ("millrace-chaos", &[]),
     (
@@ -38,6 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "millrace-psp",
             "millrace-audit",
             "millrace-replay",
+            "millrace-sim",
         ],
     ),
 ];
@@ -117,6 +130,14 @@ fn rooms_without_io_have_no_library_for_it() {
     no_faults(
         "a room that must stay free of I/O depends on a library for it. What it needs comes in through a trait",
         &worldly_dependencies(&cargo_metadata()),
+    );
+}
+
+#[test]
+fn no_release_can_have_a_planted_defect() {
+    no_faults(
+        "defects are planted by tests only: the feature `planted` is switched on by nothing but itself and tests",
+        &planted_by_accident(&cargo_metadata()),
     );
 }
 
@@ -296,6 +317,29 @@ fn worldly_dependencies(metadata: &Value) -> Vec<String> {
     for (room, dependency, in_tests) in dependencies(metadata) {
         if UNWORLDLY.contains(&room.as_str()) && WORLDLY.contains(&dependency.as_str()) && !in_tests {
             faults.push(format!("{room} uses {dependency}"));
+        }
+    }
+    faults
+}
+
+/// Dependencies, tests' aside, and features of other names that switch the feature `planted` on.
+fn planted_by_accident(metadata: &Value) -> Vec<String> {
+    let plants = |features: &Value| {
+        let features = features.as_array().into_iter().flatten().filter_map(Value::as_str);
+        features.into_iter().any(|feature| feature == "planted" || feature.ends_with("/planted"))
+    };
+    let mut faults = Vec::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            if dependency["kind"] != "dev" && plants(&dependency["features"]) {
+                faults.push(format!("{name} uses {} with it", dependency["name"]));
+            }
+        }
+        for (feature, of) in package["features"].as_object().into_iter().flatten() {
+            if feature != "planted" && plants(of) {
+                faults.push(format!("feature {feature} of {name} has it"));
+            }
         }
     }
     faults
@@ -571,6 +615,20 @@ mod the_checks_themselves {
         assert_eq!(forbidden_dependencies(&metadata("millrace-worker", "millrace-broker", None)).len(), 1);
         assert_eq!(forbidden_dependencies(&metadata("millrace-runtime", "millrace-schemas", Some("dev"))).len(), 1);
         assert_eq!(forbidden_dependencies(&metadata("millrace-attic", "serde", None)).len(), 1);
+    }
+
+    #[test]
+    fn report_a_release_that_could_have_defects() {
+        let uses = |kind: Value, features: Value| {
+            let dependency = json!({"name": "millrace-runtime", "kind": kind, "features": features});
+            planted_by_accident(&json!({"packages": [{"name": "millrace", "dependencies": [dependency]}]})).len()
+        };
+        assert_eq!(uses(Value::Null, json!(["planted"])), 1);
+        assert_eq!(uses(json!("dev"), json!(["planted"])), 0);
+        assert_eq!(uses(Value::Null, json!([])), 0);
+        let of = |name: &str| json!({"packages": [{"name": "millrace", "features": {name: ["millrace-sim/planted"]}}]});
+        assert_eq!(planted_by_accident(&of("default")).len(), 1);
+        assert_eq!(planted_by_accident(&of("planted")).len(), 0);
     }
 
     #[test]

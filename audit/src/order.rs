@@ -551,7 +551,8 @@ impl Order {
         let outcome = match (self.rejected, self.status) {
             (Some((reason, _, _)), OrderStatus::Unknown) if self.payment.version == 0 => Outcome::Rejected(reason),
             (None, OrderStatus::Completed) => Outcome::Completed,
-            (None, OrderStatus::Cancelled) => Outcome::Cancelled(self.cancel_reason),
+            // One that was cancelled before anybody had heard of it may still turn up, and is then undone.
+            (None, OrderStatus::Cancelled) if self.order_known => Outcome::Cancelled(self.cancel_reason),
             _ => return None,
         };
         if self.cancel_asked.is_some() && matches!(outcome, Outcome::Rejected(_)) {

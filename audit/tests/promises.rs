@@ -354,6 +354,24 @@ fn p3_a_closed_order_keeps_its_reservation() {
 }
 
 #[test]
+fn an_order_cancelled_before_it_was_known_may_still_turn_up() {
+    let mut h = clean();
+    h.cancel_request("late");
+    let unknown = |event: &mut OrderEvent| (event.total, event.payment) = (None, PaymentState::Unknown);
+    h.order("late", OrderEventKind::CancelRequested, OrderStatus::AwaitingOrder, unknown);
+    h.order("late", OrderEventKind::Cancelled, OrderStatus::Cancelled, unknown);
+    h.accept("late", &[("a1", 1)]);
+    h.void("late");
+    let known = |event: &mut OrderEvent| event.total = Some(Money { minor: 1, currency: "GBP".to_owned() });
+    h.order("late", OrderEventKind::Noted, OrderStatus::AwaitingPayment, known);
+    h.cancelled("late", CancelReason::Customer);
+    for pick in [0, usize::MAX] {
+        let report = h.report_in_order(Phase::Settled, &mut |_| pick);
+        assert!(report.holds(), "{report}");
+    }
+}
+
+#[test]
 fn p3_a_balance_that_does_not_add_up() {
     breaks_only(Promise::P3, |h| {
         change(h, |r| match r {

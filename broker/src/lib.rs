@@ -50,6 +50,7 @@
 pub mod core;
 mod files;
 pub mod inspect;
+pub mod planted;
 mod registry;
 mod server;
 mod wire;

@@ -94,6 +94,21 @@ fn a_member_that_falls_silent_loses_its_session() {
 }
 
 #[test]
+fn a_member_that_asks_for_its_assignment_after_the_leader_brought_it_stays() {
+    let disk = Arc::new(MemoryDisk::new());
+    let mut core = open(&disk, 0);
+    // The follower syncs last, into a group that is stable already.
+    let (leader, follower) = two_members(&mut core);
+    for now in (0..200_000).step_by(1_000) {
+        core.tick(now);
+        for member in [&leader.member, &follower.member] {
+            core.heartbeat(now, "g", leader.generation, member, None).expect("nobody asked to rebalance");
+        }
+    }
+    assert_eq!(state(&core), GroupState::Stable);
+}
+
+#[test]
 fn an_unfinished_rebalance_is_forgotten_by_a_restart() {
     let disk = Arc::new(MemoryDisk::new());
     let mut core = open(&disk, 0);

@@ -12,6 +12,7 @@ pub mod fulfillment;
 
 pub mod tracking;
 
+pub mod planted;
 mod wire;
 
 use millrace_runtime::ProcessorDefinition;

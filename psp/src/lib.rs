@@ -5,6 +5,7 @@
 //! operations to that provider's calls, sends the idempotency key along, and answers `Unknown` whenever it cannot tell
 //! whether the provider acted. It needs no state: what happened is the provider's to remember.
 
+pub mod planted;
 mod rules;
 mod simulated;
 

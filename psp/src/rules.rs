@@ -77,7 +77,8 @@ pub(crate) enum Effect {
 
 /// Answers a request against the order's account.
 pub(crate) fn answer(account: &mut Account, request: &ProviderRequest) -> (ProviderResponse, Effect) {
-    if let Some(decided) = account.requests.iter().find(|decided| decided.key == request.idempotency_key) {
+    let forgets = crate::planted::is(crate::planted::Defect::KeyForgotten) && !request.ask;
+    if let Some(decided) = account.requests.iter().find(|d| d.key == request.idempotency_key && !forgets) {
         let same = decided.operation == request.operation.as_str() && decided.amount_minor == request.amount_minor;
         let response = if same { decided.response.clone() } else { declined(DeclineKind::Hard, IDEMPOTENCY_MISMATCH) };
         return (response, Effect::Nothing);

@@ -9,6 +9,7 @@ mod global;
 pub mod io;
 mod parking;
 mod partitioner;
+pub mod planted;
 mod processor;
 mod record;
 mod standby;

@@ -3,6 +3,7 @@
 
 use crate::global::GlobalTable;
 use crate::partitioner::partition_of;
+use crate::planted;
 use crate::processor::{Change, Failure, ProcessorDefinition};
 use crate::record::{Headers, Record, Timestamp, TopicId, TopicPartition};
 use crate::store::{Entry, Key, Store, Value};
@@ -240,8 +241,10 @@ pub(crate) fn restore(
     let table = definition.and_then(|definition| definition.tables.iter().find(|table| table.topic == record.topic));
     // Its own writer did not put it there again: for whom it is the output of, it says nothing new.
     let passed_over = table.is_some() && crate::dead_letters::is_replayed(record) && !spec.inputs.contains(&topic);
+    let missed = planted::is(planted::Defect::TombstoneMissed) && record.value.is_none();
     let entry = match table {
         _ if passed_over => None,
+        None if missed => None,
         None => Some(Entry { value: record.value.map(Into::into), at: record.timestamp }),
         Some(table) => match change(store, &table.fold, record) {
             Err(Failure::Poison(_)) => None,

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hashbrown::{HashMap, HashSet};
 
 use crate::io::{BackgroundJob, Disk, StorageError};
+use crate::planted;
 use crate::processor::{CallOf, CallRequest, DeadlineOf, StoreDefinition, WaitingOf};
 use crate::record::{Offset, Timestamp, TopicPartition};
 
@@ -387,8 +388,11 @@ impl Store {
         self.moved = false;
         // What leaves memory is looked for on the disk again.
         self.absent.get_mut().clear();
-        let entries = std::mem::take(&mut self.memtable);
+        let mut entries = std::mem::take(&mut self.memtable);
         self.memtable_bytes = 0;
+        if planted::is(planted::Defect::CheckpointAhead) {
+            entries.clear();
+        }
         let open: Vec<bool> = entries.keys().map(|key| self.open.contains(key)).collect();
         let frozen = Arc::new(Frozen { entries, written: AtomicBool::new(false), failed: std::sync::Mutex::default() });
         self.frozen = Some(frozen.clone());

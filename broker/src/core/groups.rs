@@ -610,8 +610,11 @@ impl Group {
                 replies.push((token, Reply::Sync(Err(ErrorCode::RebalanceInProgress))));
             }
             GroupState::Stable => {
-                let assignment = self.members.get(member).map(|m| m.assignment.clone());
-                replies.push((token, Reply::Sync(Ok(assignment.unwrap_or_default()))));
+                if let Some(member) = self.members.get_mut(member) {
+                    member.synced = true;
+                    replies.push((token, Reply::Sync(Ok(member.assignment.clone()))));
+                }
+                self.end_phase_if_all_have_synced();
             }
             GroupState::CompletingRebalance => {
                 if let Some(member) = self.members.get_mut(member) {
@@ -649,6 +652,10 @@ impl Group {
                 replies.push((token, reply));
             }
         }
+        self.end_phase_if_all_have_synced();
+    }
+
+    fn end_phase_if_all_have_synced(&mut self) {
         if self.members.values().all(|member| member.synced) {
             self.deadline = i64::MAX;
         }

@@ -17,6 +17,7 @@ use super::inspect::TransactionReport;
 use super::journal::{CommittedOffset, Entry, Offsets};
 use super::views::{TransactionStatus, TransactionView};
 use super::{CommitAs, Core, ErrorCode, TopicPartition};
+use crate::planted;
 
 /// Producer ids are reserved in the journal by so many at a time.
 const ID_BLOCK: i64 = 1000;
@@ -268,8 +269,8 @@ impl Transactions {
         let offsets = std::mem::take(&mut transaction.offsets);
         transaction.clear();
         match outcome {
-            Outcome::Abort => Vec::new(),
-            Outcome::Commit => {
+            Outcome::Abort if !planted::is(planted::Defect::OffsetsOfAborted) => Vec::new(),
+            Outcome::Commit | Outcome::Abort => {
                 offsets.into_iter().map(|(group, offsets)| (group, offsets.into_iter().collect())).collect()
             }
         }
@@ -384,6 +385,9 @@ impl Core {
         if epoch >= LAST_EPOCH {
             let producer = self.new_producer_id()?;
             return self.set_producer(now, id, producer, 0, -1, timeout);
+        }
+        if planted::is(planted::Defect::NoFencing) {
+            return self.set_producer(id, producer, epoch, -1, timeout);
         }
         let last_epoch = if expected.is_some() { epoch } else { -1 };
         self.set_producer(now, id, producer, epoch + 1, last_epoch, timeout)
@@ -569,6 +573,9 @@ impl Core {
         let mut partitions = transaction.unmarked.take().unwrap_or_else(|| transaction.partitions.clone());
         let marked_before = partitions.is_empty();
         let mut failed = None;
+        if planted::is(planted::Defect::MarkerMissing) && partitions.len() > 3 {
+            partitions.pop_first();
+        }
         while let Some(at) = partitions.pop_first() {
             let Some((partition, settings)) = self.partition_mut(&at.topic, at.partition) else {
                 continue;

@@ -11,6 +11,7 @@ use super::lines::{Accepted, Intake, Word, by_partition};
 use super::shipments::{on_delivered, on_word};
 use super::state::{Cause, Money, TRANSITIONS, ends_the_order, is_final, money, nothing_known};
 use super::turn::Turn;
+use crate::planted;
 
 /// The numbers fulfillment is run with; times in ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,7 +272,8 @@ fn on_stock(mut turn: Turn<'_>, event: &StockEvent) -> Decision {
     match (turn.cause, state, turn.order.status) {
         (Cause::Granted, GroupState::Requested, OrderStatus::Reserving) => {
             turn.order.groups[place].state = GroupState::Granted;
-            if turn.order.groups.iter().all(|group| group.state == GroupState::Granted) {
+            let early = planted::is(planted::Defect::ConfirmedTooEarly);
+            if early || turn.order.groups.iter().all(|group| group.state == GroupState::Granted) {
                 turn.finish(OrderStatus::Confirmed, OrderEventKind::Confirmed, "")
             } else {
                 turn.stay(OrderEventKind::Noted, "group granted")

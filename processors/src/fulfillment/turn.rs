@@ -3,12 +3,13 @@
 
 use millrace_schemas::{
     CancelReason, GroupState, Money as Amount, OrderEvent, OrderEventKind, OrderStatus, PaymentCommand,
-    PaymentCommandKind, StockCommand, StockCommandKind, StockLine, WaitsFor,
+    PaymentCommandKind, PaymentState, StockCommand, StockCommandKind, StockLine, WaitsFor,
 };
 
 use super::decide::{Decision, Policy};
 use super::lines::Accepted;
 use super::state::{Cause, Money, is_final, is_settled, money, waits_for};
+use crate::planted;
 
 /// How often a deadline doubles while nobody answers.
 const DOUBLINGS_MAX: i64 = 6;
@@ -70,6 +71,10 @@ impl<'a> Turn<'a> {
 
     /// Void or refund, whichever the money calls for; nothing where it is gone already.
     pub(super) fn give_money_back(&mut self, reason: &str) {
+        if planted::is(planted::Defect::MoneyKept) {
+            self.order.payment = PaymentState::Voided;
+            return;
+        }
         match money(self.order.payment) {
             Money::Gone => {}
             Money::Unheard | Money::Asked | Money::Held => self.tell_payment(PaymentCommandKind::Void, None, reason),
@@ -112,6 +117,10 @@ impl<'a> Turn<'a> {
     pub(super) fn cancel(mut self, reason: CancelReason, detail: &str) -> Decision {
         self.order.cancel_reason.get_or_insert(reason);
         for place in 0..self.order.groups.len() {
+            if planted::is(planted::Defect::GroupNotReleased) && place == 0 {
+                self.order.groups[place].state = GroupState::Released;
+                continue;
+            }
             if matches!(self.order.groups[place].state, GroupState::Requested | GroupState::Granted) {
                 self.release(place);
             }

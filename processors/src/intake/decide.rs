@@ -2,6 +2,8 @@
 
 use millrace_schemas::{Money, OrderAccepted, OrderLine, OrderPlaced, OrderRejected, PricedLine, RejectReason};
 
+use crate::planted;
+
 /// SKUs named in a refusal; more are only counted.
 const SKUS_NAMED_MAX: usize = 50;
 /// So many digits in a row are a card number, not a token.
@@ -61,7 +63,9 @@ pub type Answer = Result<(Vec<PricedLine>, Money), Refusal>;
 #[must_use]
 pub fn decide(holder: Option<&str>, order: OrderPlaced, shop: &impl Shop, rules: &Rules, now: i64) -> Decision {
     let fingerprint = order.fingerprint();
+    let holder = holder.filter(|_| !planted::is(planted::Defect::OrderAcceptedTwice));
     match holder {
+        Some(_) if planted::is(planted::Defect::ConflictTaken) => return Decision::Repeated,
         Some(holder) if holder == fingerprint => return Decision::Repeated,
         Some(_) => {
             let detail = "this order id belongs to an order with other content".to_owned();

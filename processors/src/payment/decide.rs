@@ -9,6 +9,7 @@ use millrace_schemas::{
 
 use super::state::{Cause, TRANSITIONS, nothing_known, state_of};
 use super::turn::{Turn, word};
+use crate::planted;
 
 /// An order's authorization is attempted this often when it is declined softly.
 const AUTHORIZE_ATTEMPTS_MAX: i32 = 2;
@@ -248,6 +249,15 @@ fn answered(payment: &PaymentEvent, response: &ProviderResponse, now: i64, polic
             Some(turn.send_again(false, "the provider never had the request; made again with the same key"))
         }
         ProviderResponse::NotFound => Some(turn.let_rest("the provider acted on nothing")),
+        ProviderResponse::Unknown { detail } if planted::is(planted::Defect::NewKeyAfterTimeout) => {
+            let planned = turn.plan_another(detail);
+            Some(PaymentEvent { kind: PaymentEventKind::OutcomeUnknown, ..planned })
+        }
+        ProviderResponse::Unknown { .. }
+            if planted::is(planted::Defect::UnknownIsDeclined) && call.operation == ProviderOperation::Authorize =>
+        {
+            Some(turn.settle(PaymentState::Declined, PaymentEventKind::Declined, "no answer"))
+        }
         ProviderResponse::Unknown { detail } if call.tries >= policy.provider_tries_max => {
             Some(turn.let_rest(&format!("{} tries, a person should look: {detail}", call.tries)))
         }
@@ -275,6 +285,9 @@ fn approved(mut turn: Turn<'_>, operation: ProviderOperation, reference: &str, a
         ProviderOperation::Capture => {
             turn.next.captured_minor = amount;
             turn.next.voided_minor = turn.next.authorized_minor.saturating_sub(amount).max(0);
+            if planted::is(planted::Defect::VoidedAndCaptured) {
+                turn.next.voided_minor = turn.next.authorized_minor;
+            }
             Some(turn.settle(PaymentState::Captured, PaymentEventKind::Captured, ""))
         }
         ProviderOperation::Void => Some(let_go(turn, "")),

@@ -17,6 +17,7 @@ use millrace_runtime::{
 use millrace_schemas::provider::{ProviderRequest, ProviderResponse};
 use millrace_schemas::{Codec, OrderAccepted, PaymentCommand, PaymentEvent, PaymentState, topics};
 
+use crate::planted;
 use crate::wire::{self, Table, Wire, datum, latest_format};
 pub use decide::{Input, Policy, cause, decide};
 pub use state::{Cause, TRANSITIONS, deadline, open_call};
@@ -60,7 +61,7 @@ fn request(payment: &PaymentEvent) -> Option<CallRequest> {
         operation: call.operation,
         idempotency_key: call.idempotency_key.clone(),
         order_id: payment.order_id.clone(),
-        amount_minor: call.amount_minor,
+        amount_minor: call.amount_minor + i64::from(planted::is(planted::Defect::SameKeyOtherAmount) && call.tries > 1),
         currency: payment.currency.clone(),
         payment_method: payment.payment_method.clone(),
         provider_reference: payment.provider_reference.clone(),

@@ -4,6 +4,7 @@
 use millrace_schemas::{ShortLine, StockCommand, StockCommandKind, StockEventKind, StockLevel, StockLine};
 
 use super::state::{Cause, Movement, Reservation, ReservationState, ReservedLine, TRANSITIONS, available};
+use crate::planted;
 
 /// What follows from a command.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +89,8 @@ fn reserve(
     levels: &[Option<StockLevel>],
     fence_until: i64,
 ) -> Decision {
-    if let Some(known) = reservation {
+    let again_granted = planted::is(planted::Defect::ReserveAppliedTwice);
+    if let Some(known) = reservation.filter(|known| !(again_granted && known.state == ReservationState::Held)) {
         return match known.state {
             ReservationState::Held | ReservationState::Shipped => again(StockEventKind::Reserved, known.granted()),
             ReservationState::Released => again(StockEventKind::Released, known.unshipped()),
@@ -100,7 +102,9 @@ fn reserve(
     let in_stock = |place: usize| levels.get(place).and_then(Option::as_ref).map_or(0, available);
     let wanted = command.lines.iter().enumerate();
     let short: Vec<ReservedLine> = wanted
-        .filter(|(place, line)| in_stock(*place) < i64::from(line.quantity))
+        .filter(|(place, line)| {
+            in_stock(*place) < i64::from(line.quantity) && !planted::is(planted::Defect::BalanceClamped)
+        })
         .map(|(place, line)| ReservedLine {
             sku: line.sku.clone(),
             quantity: line.quantity,
@@ -146,7 +150,8 @@ fn release(reservation: Option<&Reservation>, fence_until: i64) -> Decision {
             shipments: Vec::new(),
             fence_until: Some(fence_until),
         };
-        return Decision { reservation: Some(fence), ..again(StockEventKind::Released, Vec::new()) };
+        let fence = Some(fence).filter(|_| !planted::is(planted::Defect::ReleaseWithoutFence));
+        return Decision { reservation: fence, ..again(StockEventKind::Released, Vec::new()) };
     };
     match known.state {
         ReservationState::Refused | ReservationState::Shipped => again(StockEventKind::Released, Vec::new()),
@@ -172,7 +177,7 @@ fn ship(reservation: Option<&Reservation>, command: &StockCommand, fence_until: 
     let Some(known) = reservation else {
         return refused(command.lines.iter().map(|line| more_than_held(line, 0)).collect());
     };
-    if known.shipments.contains(&command.command_id) {
+    if known.shipments.contains(&command.command_id) && !planted::is(planted::Defect::CommandAppliedTwice) {
         return again(StockEventKind::Shipped, command.lines.clone());
     }
     let mut next = known.clone();

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::report::About;
 use super::{StreamThread, ThreadError, Transaction, Trouble};
 use crate::io::{Broker, BrokerError, Call, GroupOffsets, Landed};
+use crate::planted;
 use crate::record::{SubTopologyId, Timestamp, TopicPartition};
 use crate::task::TaskState;
 
@@ -68,6 +69,10 @@ impl<B: Broker> StreamThread<B> {
         }
         let landed = self.broker.flush()?;
         self.check_landing(&landed)?;
+        if planted::is(planted::Defect::OverlayBeforeCommit) {
+            let stores = self.assigned.values_mut().flat_map(|a| &mut a.tasks).flat_map(|task| &mut task.stores);
+            stores.for_each(|store| store.commit_overlay(|_, _| {}));
+        }
         self.broker.commit(&offsets)?;
         let now = self.clock.now();
         if let Some(transaction) = self.transaction.take() {
@@ -107,6 +112,7 @@ impl<B: Broker> StreamThread<B> {
                 let id = task.id;
                 let (in_flight, caller, report) = (&mut self.in_flight, &mut self.caller, &mut self.report);
                 let calls = task.definition.stores.get(at).is_some_and(|definition| definition.call.is_some());
+                let mut opened = Vec::new();
                 store.commit_overlay(|state, call| {
                     if !calls {
                         return;
@@ -120,8 +126,7 @@ impl<B: Broker> StreamThread<B> {
                         return;
                     }
                     in_flight.insert(place, request.id.clone());
-                    *report.calls.entry(id.processor).or_default() += 1;
-                    caller.start(Call {
+                    opened.push(Call {
                         task: id,
                         processor: spec.name.clone(),
                         key: state.to_vec(),
@@ -130,6 +135,10 @@ impl<B: Broker> StreamThread<B> {
                         repeated: false,
                     });
                 });
+                // The overlay has no order, and what is seen outside must not depend on it.
+                opened.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+                *report.calls.entry(id.processor).or_default() += opened.len() as u64;
+                opened.into_iter().for_each(|call| caller.start(call));
             }
         }
     }
@@ -195,6 +204,10 @@ impl<B: Broker> StreamThread<B> {
                 }
                 Err(_) => self.recreate()?,
             }
+        }
+        if planted::is(planted::Defect::NoRewind) {
+            self.assigned.values_mut().for_each(crate::task::AssignedPartition::drop_uncommitted);
+            return Ok(());
         }
         self.rewinds += 1;
         for assigned in self.assigned.values_mut() {

@@ -6,6 +6,7 @@ use super::{DUE_PER_TURN, NOT_YET_PAUSE_MS, StreamThread, Trouble};
 use crate::dead_letters;
 use crate::io::{Answer, Broker};
 use crate::parking::{self, Parked, Queue};
+use crate::planted;
 use crate::processor::{Answered, Due, Failure, Outcome};
 use crate::record::{
     Headers, InputRecord, Offset, OutgoingRecord, ProcessorId, Record, SubTopologyId, Timestamp, TopicId,
@@ -20,7 +21,8 @@ use crate::topology::{OnPoison, Topology};
 #[derive(Clone, Copy)]
 pub(super) enum Cause<'a> {
     Record(&'a Record<'a>),
-    Deadline(&'a [u8], Timestamp),
+    /// Key, partition and store of the state, and when it was due.
+    Deadline(&'a [u8], i32, usize, Timestamp),
     Answer(&'a [u8], &'a str),
 }
 
@@ -149,8 +151,10 @@ impl<B: Broker> StreamThread<B> {
             let mut desk = Desk { topology: &topology, now, outbox: &mut self.outbox, counts: &mut self.counts };
             let globals = &self.globals[usize::from(task.id.processor.0)];
             let outcome = match queue_of(task, record.key) {
-                Some(queue) => desk.park(task, queue, &record, "an earlier record of this key is parked"),
-                None => desk.work(task, globals, |processor, step| processor.process(&record, step), Some(&record)),
+                Some(queue) if !planted::is(planted::Defect::QueueOvertaken) => {
+                    desk.park(task, queue, &record, "an earlier record of this key is parked")
+                }
+                _ => desk.work(task, globals, |processor, step| processor.process(&record, step), Some(&record)),
             };
             task.processed += 1;
             task.newest = task.newest.max(record.timestamp);
@@ -245,6 +249,9 @@ impl<B: Broker> StreamThread<B> {
             }
         }
         let handled = due.len();
+        if planted::is(planted::Defect::TimerTwice) {
+            due.extend(due.clone());
+        }
         for (key, processor, store, deadline, state) in due {
             self.fire(key, processor, store, deadline, &state)?;
             self.take_handed()?;
@@ -271,7 +278,8 @@ impl<B: Broker> StreamThread<B> {
         // The state may have changed in the open transaction: then this deadline is no longer its deadline.
         let current =
             task.stores[store].get(state).map_err(|e| Trouble::Rebuild(key.0, key.1, processor, e.to_string()))?;
-        if current.and_then(|value| task.stores[store].deadline_of(&value)) != Some(deadline) {
+        let moved = current.and_then(|value| task.stores[store].deadline_of(&value)) != Some(deadline);
+        if moved && !planted::is(planted::Defect::TimerTwice) {
             return Ok(());
         }
         let mut desk = Desk { topology: &topology, now, outbox: &mut self.outbox, counts: &mut self.counts };
@@ -283,7 +291,7 @@ impl<B: Broker> StreamThread<B> {
             desk.work(task, globals, |processor, step| processor.on_deadline(&due, step), None)
         };
         *self.report.deadlines.entry(processor).or_default() += 1;
-        self.conclude(key, processor, outcome, Cause::Deadline(state, deadline))
+        self.conclude(key, processor, outcome, Cause::Deadline(state, key.1, store, deadline))
     }
 
     /// Answers to calls that the states still have open.
@@ -323,7 +331,8 @@ impl<B: Broker> StreamThread<B> {
             let value =
                 task.stores[store].get(&state).map_err(|e| Trouble::Rebuild(key.0, key.1, processor, e.to_string()))?;
             let open = value.and_then(|value| task.stores[store].call_of(&state, &value));
-            if open.is_none_or(|open| open.id != answer.id) {
+            let unchecked = planted::is(planted::Defect::AnswerUnchecked);
+            if open.is_none_or(|open| open.id != answer.id && !unchecked) {
                 continue;
             }
             let mut desk = Desk { topology: &topology, now, outbox: &mut self.outbox, counts: &mut self.counts };
@@ -585,9 +594,12 @@ fn write_headers(headers: &mut Headers, topology: &Topology, outbound: &Outbound
             slash_number(id, record.partition.into());
             slash_number(id, record.offset);
         }
-        Cause::Deadline(key, at) => {
+        // The same key may be due at the same moment in two stores, and in two partitions.
+        Cause::Deadline(key, partition, store, at) => {
             id.extend_from_slice(String::from_utf8_lossy(key).as_bytes());
             id.extend_from_slice(b"/due");
+            slash_number(id, partition.into());
+            slash_number(id, i64::try_from(store).unwrap_or(i64::MAX));
             slash_number(id, at);
         }
         Cause::Answer(key, call) => {

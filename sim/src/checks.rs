@@ -1,0 +1,280 @@
+//! What must hold when a run has drained: the audit of every topic, nothing left open at the broker, every position at
+//! its end, every store what its topics say. Never changes the world, but for writing down what does not hold.
+
+use std::collections::BTreeMap;
+
+use millrace_audit::{Audit, Phase, ProviderEntry};
+use millrace_broker::core::{FetchedOffset, Isolation, TopicPartition as Place};
+use millrace_runtime::{Change, Offset, Origin, ProcessorDefinition, Record, TopicId, TopicPartition, Topology};
+use millrace_schemas::{Codec, OrderEvent, OrderPlaced, OrderStatus, PaymentEvent, PaymentState, topics};
+
+use crate::coverage::Coverage;
+use crate::shop;
+use crate::world::World;
+
+const READ_AT_ONCE: usize = 2_000;
+
+/// The audit, reading along.
+pub(crate) struct Reading {
+    audit: Audit,
+    at: BTreeMap<TopicPartition, Offset>,
+    codec: Codec,
+    known: std::collections::BTreeSet<String>,
+    /// Ids of events, which follow from their causes: one cause has one effect.
+    ids: std::collections::HashSet<(TopicId, Vec<u8>)>,
+    twice: Vec<String>,
+    payments: BTreeMap<Vec<u8>, PaymentState>,
+    orders: BTreeMap<Vec<u8>, OrderStatus>,
+    moves: Coverage,
+}
+
+impl Reading {
+    pub(crate) fn new(topology: &Topology) -> Self {
+        // It knows every schema from the start: it does not wait for a registry.
+        let codec = Codec::offline();
+        shop::teach(&codec);
+        Self {
+            audit: Audit::new(codec.clone()),
+            at: all_partitions(topology).into_iter().map(|at| (at, 0)).collect(),
+            codec,
+            known: std::collections::BTreeSet::new(),
+            ids: std::collections::HashSet::new(),
+            twice: Vec::new(),
+            payments: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            moves: Coverage::default(),
+        }
+    }
+
+    /// Reads what is new; gives how much that was.
+    pub(crate) fn read_on(&mut self, world: &World) -> usize {
+        let mut read = 0;
+        for (at, next) in &mut self.at {
+            let topic = world.topology.topic(at.topic);
+            loop {
+                let (records, after) = world.fetch(*at, *next, READ_AT_ONCE);
+                let done = after == *next;
+                *next = after;
+                read += records.len();
+                for record in &records {
+                    let key = record.key.as_deref().unwrap_or_default();
+                    let id = record.headers.iter().find(|(name, _)| name == "ce_id").map(|(_, id)| id);
+                    if let Some(id) = id
+                        && !self.ids.insert((at.topic, id.clone()))
+                    {
+                        let id = String::from_utf8_lossy(id);
+                        let place = format!("{}-{} offset {}", topic.name, at.partition, record.offset);
+                        self.twice.push(format!("{place}: the event {id} is there twice"));
+                    }
+                    if topic.origin == Origin::DeadLetters {
+                        let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+                        self.audit.dead_letter(&topic.name, at.partition, record.offset, key, headers);
+                        continue;
+                    }
+                    let value = record.value.as_deref();
+                    if *topic.name == *topics::PAYMENTS_EVENTS
+                        && let Some(Ok(event)) = value.map(|value| self.codec.decode::<PaymentEvent>(value))
+                    {
+                        let from = self.payments.insert(key.to_vec(), event.state).unwrap_or_default();
+                        self.moves.payment_moved(from, event.state);
+                    } else if *topic.name == *topics::ORDERS_EVENTS
+                        && let Some(Ok(event)) = value.map(|value| self.codec.decode::<OrderEvent>(value))
+                    {
+                        let from = self.orders.insert(key.to_vec(), event.status).unwrap_or_default();
+                        self.moves.order_moved(from, event.status);
+                    }
+                    self.audit.record(&topic.name, at.partition, record.offset, key, value, record.timestamp);
+                    if *topic.name == *topics::ORDERS_PLACED
+                        && let Some(Ok(order)) = value.map(|value| self.codec.decode::<OrderPlaced>(value))
+                    {
+                        self.known.insert(order.order_id);
+                    }
+                }
+                if done {
+                    break;
+                }
+            }
+        }
+        read
+    }
+
+    pub(crate) fn settled(&self) -> bool {
+        self.audit.settled()
+    }
+
+    /// What must hold at any moment.
+    pub(crate) fn judge_running(&mut self, world: &mut World) {
+        for twice in std::mem::take(&mut self.twice) {
+            world.violate(twice);
+        }
+        self.tell(world, Phase::Running);
+    }
+
+    fn tell(&mut self, world: &mut World, phase: Phase) {
+        let report = self.audit.report(phase);
+        for verdict in report.promises.iter().filter(|verdict| !verdict.holds) {
+            for example in verdict.examples.iter().take(3) {
+                world.violate(format!(
+                    "audit {}: {} at {}-{} offset {}: {}",
+                    verdict.promise, example.subject, example.topic, example.partition, example.offset, example.what
+                ));
+            }
+        }
+    }
+
+    /// For a run that does not drain.
+    pub(crate) fn what_waits(&self, world: &World) -> String {
+        let (orders, pending) = self.audit.progress();
+        let mut what = format!("{pending} of {orders} orders have not ended, {} calls are open", world.calls_in_flight);
+        for line in undrained(world).into_iter().take(6) {
+            what.push_str("; ");
+            what.push_str(&line);
+        }
+        what
+    }
+
+    pub(crate) fn judge(&mut self, world: &mut World) {
+        self.read_on(world);
+        for entry in world.provider.ledger() {
+            self.audit.provider(&ProviderEntry {
+                order_id: entry.order_id,
+                currency: entry.currency,
+                authorized_minor: entry.authorized_minor,
+                captured_minor: entry.captured_minor,
+                voided_minor: entry.voided_minor,
+                refunded_minor: entry.refunded_minor,
+                authorizations: entry.authorizations,
+                captures: entry.captures,
+                live: u32::from(entry.live),
+            });
+        }
+        world.coverage.add(&std::mem::take(&mut self.moves));
+        self.tell(world, Phase::Settled);
+        for twice in std::mem::take(&mut self.twice) {
+            world.violate(twice);
+        }
+        for order in world.shop.acknowledged.clone() {
+            if !self.known.contains(&order) {
+                world.violate(format!("order {order} was acknowledged and is not on its topic"));
+            }
+        }
+    }
+}
+
+fn all_partitions(topology: &Topology) -> Vec<TopicPartition> {
+    (0..)
+        .zip(&topology.topics)
+        .flat_map(|(topic, spec)| {
+            (0..spec.partitions).map(move |partition| TopicPartition { topic: TopicId(topic), partition })
+        })
+        .collect()
+}
+
+/// Whether no transaction is open and every group has read its inputs to their ends.
+pub(crate) fn is_drained(world: &World) -> bool {
+    undrained(world).is_empty()
+}
+
+fn undrained(world: &World) -> Vec<String> {
+    let mut left = Vec::new();
+    let Some(core) = &world.core else { return vec!["the broker is down".into()] };
+    for at in all_partitions(&world.topology) {
+        let name = &world.topology.topic(at.topic).name;
+        let end = |isolation| core.latest_offset(name, at.partition, isolation).unwrap_or(-1);
+        let (stable, end) = (end(Isolation::ReadCommitted), end(Isolation::ReadUncommitted));
+        if stable != end {
+            left.push(format!("{name}-{} is stable up to {stable} of {end}", at.partition));
+        }
+    }
+    for at in all_partitions(&world.topology) {
+        let topic = world.topology.topic(at.topic);
+        if topic.origin == Origin::Changelog && topic.name.ends_with("-parked-changelog") {
+            let mut parked: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
+            for record in world.all_records(at) {
+                parked.insert(record.key.unwrap_or_default(), record.value.is_some());
+            }
+            if parked.values().any(|is_parked| *is_parked) {
+                left.push(format!("{}-{}: records are parked", topic.name, at.partition));
+            }
+        }
+    }
+    for id in world.topology.sub_topology_ids() {
+        let sub = world.topology.sub_topology(id);
+        let group = world.topology.group(id);
+        for (topic, partition) in sub.inputs.iter().flat_map(|topic| (0..sub.partitions).map(move |p| (*topic, p))) {
+            let at = TopicPartition { topic, partition };
+            let name = &world.topology.topic(topic).name;
+            let next = match core.fetch_offset(&group, &Place::new(&**name, partition), false) {
+                FetchedOffset::Committed(offset) => offset.offset,
+                FetchedOffset::None | FetchedOffset::Unstable => 0,
+            };
+            let (records, _) = world.fetch(at, next, 1);
+            if !records.is_empty() {
+                left.push(format!("group {group} stands at {next} of {name}-{partition}, and there is more"));
+            }
+        }
+    }
+    left
+}
+
+/// Whether every store of every task was shown by some thread.
+pub(crate) fn is_all_held(world: &World) -> bool {
+    let topology = &world.topology;
+    topology.processors.iter().all(|spec| {
+        let partitions = spec.inputs.first().map_or(0, |topic| topology.topic(*topic).partitions);
+        spec.stores
+            .iter()
+            .filter(|store| store.name != "parked")
+            .all(|store| (0..partitions).all(|p| world.held.contains_key(&(spec.name.clone(), store.name.clone(), p))))
+    })
+}
+
+/// Compares every store of every task key by key with the fold of its topics.
+pub(crate) fn stores_equal_their_topics(world: &mut World, definitions: &[ProcessorDefinition]) {
+    let topology = world.topology.clone();
+    for spec in &topology.processors {
+        let Some(definition) = definitions.iter().find(|definition| definition.name == spec.name) else { continue };
+        for (store, wiring) in definition.stores.iter().zip(&spec.stores) {
+            let leading = spec.inputs.first().map_or(0, |topic| topology.topic(*topic).partitions);
+            for partition in 0..leading {
+                let mut wanted: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+                for topic in wiring.tables.iter().chain(&wiring.changelog) {
+                    let name = &topology.topic(*topic).name;
+                    let fold = store.tables.iter().find(|table| *table.topic == **name).map(|table| &table.fold);
+                    let at = TopicPartition { topic: *topic, partition };
+                    for record in world.all_records(at) {
+                        let key = record.key.clone().unwrap_or_default();
+                        let change = match fold {
+                            Some(fold) => {
+                                let before = wanted.get(&key).map(Vec::as_slice);
+                                fold(&Record::of(name, partition, &record), before).unwrap_or(Change::Keep)
+                            }
+                            None => record.value.clone().map_or(Change::Delete, Change::Put),
+                        };
+                        match change {
+                            Change::Keep => {}
+                            Change::Put(value) => {
+                                wanted.insert(key, value);
+                            }
+                            Change::Delete => {
+                                wanted.remove(&key);
+                            }
+                        }
+                    }
+                }
+                let place = format!("{}-{}-{partition}", spec.name, wiring.name);
+                let held = world.held.remove(&(spec.name.clone(), store.name.to_owned(), partition));
+                match held {
+                    None => world.violate(format!("store {place}: no thread holds it")),
+                    Some(held) if held != wanted => {
+                        let keys = wanted.keys().chain(held.keys());
+                        let key = keys.into_iter().find(|key| wanted.get(*key) != held.get(*key));
+                        let key = String::from_utf8_lossy(key.map_or(&[][..], Vec::as_slice)).into_owned();
+                        world.violate(format!("store {place} is not what its topics say, for one at key {key}"));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What happened in one run or many, counted: faults that struck, moves that were made. Never judges a single run.
+
+use std::collections::BTreeMap;
+
+use millrace_schemas::{OrderStatus, PaymentState};
+
+use crate::plan::Fault;
+
+/// What moved, from where, to where.
+pub type Move = (&'static str, &'static str, &'static str);
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// How often each fault struck.
+    pub faults: BTreeMap<Fault, u64>,
+    /// How often the engine and the shop did what, by name.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Moves from state to state, by what moved.
+    pub moves: BTreeMap<Move, u64>,
+}
+
+impl Coverage {
+    pub(crate) fn fired(&mut self, fault: Fault) {
+        *self.faults.entry(fault).or_default() += 1;
+    }
+
+    pub(crate) fn count(&mut self, what: &'static str, times: u64) {
+        if times > 0 {
+            *self.counts.entry(what).or_default() += times;
+        }
+    }
+
+    pub(crate) fn payment_moved(&mut self, from: PaymentState, to: PaymentState) {
+        *self.moves.entry(("payment", from.as_str(), to.as_str())).or_default() += 1;
+    }
+
+    pub(crate) fn order_moved(&mut self, from: OrderStatus, to: OrderStatus) {
+        *self.moves.entry(("order", from.as_str(), to.as_str())).or_default() += 1;
+    }
+
+    /// Adds what another run did.
+    pub fn add(&mut self, other: &Self) {
+        for (fault, times) in &other.faults {
+            *self.faults.entry(*fault).or_default() += times;
+        }
+        for (what, times) in &other.counts {
+            *self.counts.entry(what).or_default() += times;
+        }
+        for (moved, times) in &other.moves {
+            *self.moves.entry(*moved).or_default() += times;
+        }
+    }
+}
+
+/// Every move that the tables of transitions of payments and orders allow.
+pub(crate) fn wanted_moves() -> Vec<Move> {
+    use millrace_processors::{fulfillment, payment};
+    let payments = payment::TRANSITIONS.iter().map(|(from, _, to)| ("payment", from.as_str(), to.as_str()));
+    let orders = fulfillment::state::TRANSITIONS.iter().map(|(from, _, to)| ("order", from.as_str(), to.as_str()));
+    let mut moves: Vec<Move> = payments.chain(orders).collect();
+    moves.sort_unstable();
+    moves.dedup();
+    moves
+}

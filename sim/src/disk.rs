@@ -1,0 +1,265 @@
+//! The disks of the simulated processes and of the broker: what is written stays when the process ends, unless the seed
+//! says that it is lost, old, broken or full. Never what the bytes mean, but for breaking them on purpose.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use millrace_broker::core::disk::{Disk as BrokerDisk, MemoryDisk};
+use millrace_runtime::{BackgroundJob, Disk, Storage, StorageError};
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One store's disk.
+struct StoreDisk {
+    name: String,
+    map: Mutex<Map>,
+    full: Arc<AtomicBool>,
+    /// Reads fail until the store is emptied.
+    broken: AtomicBool,
+}
+
+impl StoreDisk {
+    fn check(&self) -> Result<(), StorageError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(StorageError::Corrupt { store: self.name.clone(), reason: "broken on purpose".into() });
+        }
+        Ok(())
+    }
+}
+
+impl Disk for StoreDisk {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.check()?;
+        Ok(lock(&self.map).get(key).cloned())
+    }
+
+    fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StorageError> {
+        self.check()?;
+        for (key, value) in lock(&self.map).range(from.to_vec()..) {
+            if !visit(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, batch: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StorageError> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(StorageError::Unavailable { store: self.name.clone(), reason: "no space is left".into() });
+        }
+        let mut map = lock(&self.map);
+        for (key, value) in batch {
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), StorageError> {
+        self.broken.store(false, Ordering::Relaxed);
+        lock(&self.map).clear();
+        Ok(())
+    }
+}
+
+/// How a store is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// What it stands for cannot be read.
+    Positions,
+    /// A state it says is open is not there.
+    OpenState,
+    /// Every read fails, but only once the store is in use.
+    Reads,
+}
+
+/// The state directory of one process; clones share it, as the threads of a process and its restarts do.
+#[derive(Clone, Default)]
+pub(crate) struct StateDisk {
+    disks: Arc<Mutex<BTreeMap<String, Arc<StoreDisk>>>>,
+    waiting: Arc<Mutex<VecDeque<BackgroundJob>>>,
+    full: Arc<AtomicBool>,
+}
+
+impl StateDisk {
+    /// The process is gone: what was not yet written never will be.
+    pub(crate) fn crash(&self) {
+        lock(&self.waiting).clear();
+    }
+
+    pub(crate) fn wipe(&self) {
+        lock(&self.disks).clear();
+    }
+
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
+    /// As it is now, to be put back later.
+    pub(crate) fn copy(&self) -> BTreeMap<String, Map> {
+        lock(&self.disks).iter().map(|(name, disk)| (name.clone(), lock(&disk.map).clone())).collect()
+    }
+
+    pub(crate) fn put_back(&self, copy: BTreeMap<String, Map>) {
+        let mut disks = lock(&self.disks);
+        disks.clear();
+        for (name, map) in copy {
+            let disk = StoreDisk {
+                name: name.clone(),
+                map: Mutex::new(map),
+                full: self.full.clone(),
+                broken: AtomicBool::new(false),
+            };
+            disks.insert(name, Arc::new(disk));
+        }
+    }
+
+    /// Breaks every store that `which` picks.
+    pub(crate) fn damage(&self, mut which: impl FnMut() -> Option<Damage>) {
+        for disk in lock(&self.disks).values() {
+            match which() {
+                None => {}
+                Some(Damage::Positions) => {
+                    if let Some(positions) = lock(&disk.map).get_mut(&b"mp"[..]) {
+                        *positions = vec![0xff, 0xfe];
+                    }
+                }
+                Some(Damage::OpenState) => {
+                    let mut map = lock(&disk.map);
+                    let open = map.range(b"o".to_vec()..b"p".to_vec()).next().map(|(key, _)| key.clone());
+                    if let Some(mut key) = open {
+                        key[0] = b's';
+                        map.remove(&key);
+                    }
+                }
+                Some(Damage::Reads) => disk.broken.store(true, Ordering::Relaxed),
+            }
+        }
+    }
+
+    /// Runs one job that waits; whether there was one.
+    pub(crate) fn run_one(&self) -> bool {
+        let job = lock(&self.waiting).pop_front();
+        job.map(|job| job()).is_some()
+    }
+
+    pub(crate) fn has_waiting(&self) -> bool {
+        !lock(&self.waiting).is_empty()
+    }
+}
+
+impl Storage for StateDisk {
+    fn open(&self, name: &str) -> Result<Arc<dyn Disk>, StorageError> {
+        let mut disks = lock(&self.disks);
+        let new = || StoreDisk {
+            name: name.to_owned(),
+            map: Mutex::default(),
+            full: self.full.clone(),
+            broken: AtomicBool::new(false),
+        };
+        Ok(disks.entry(name.to_owned()).or_insert_with(|| Arc::new(new())).clone())
+    }
+
+    fn in_background(&self, job: BackgroundJob) {
+        lock(&self.waiting).push_back(job);
+    }
+
+    fn settle(&self) {
+        while self.run_one() {}
+    }
+}
+
+/// The broker's disk: after so many more writes the broker dies in the middle of one.
+#[derive(Default)]
+pub(crate) struct DyingDisk {
+    disk: MemoryDisk,
+    /// Writes left; negative for a disk of a broker that is not about to die.
+    left: AtomicI64,
+    dead: AtomicBool,
+}
+
+impl DyingDisk {
+    pub(crate) fn new() -> Self {
+        Self { left: AtomicI64::new(-1), ..Self::default() }
+    }
+
+    /// The broker dies in the write after this many.
+    pub(crate) fn die_after(&self, writes: i64) {
+        self.left.store(writes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn revive(&self) {
+        self.left.store(-1, Ordering::Relaxed);
+        self.dead.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether this write is still whole.
+    fn lives(&self) -> Result<bool, io::Error> {
+        if self.is_dead() {
+            return Err(io::Error::other("the broker is gone"));
+        }
+        let left = self.left.load(Ordering::Relaxed);
+        if left > 0 {
+            self.left.store(left - 1, Ordering::Relaxed);
+        }
+        if left == 0 {
+            self.dead.store(true, Ordering::Relaxed);
+        }
+        Ok(left != 0)
+    }
+
+    fn change(&self, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if self.lives()? { act() } else { Err(io::Error::other("the broker is gone")) }
+    }
+}
+
+impl BrokerDisk for DyingDisk {
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+
+    fn length(&self, file: &str) -> io::Result<u64> {
+        self.disk.length(file)
+    }
+
+    fn write_at(&self, file: &str, position: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.lives()? {
+            return self.disk.write_at(file, position, bytes);
+        }
+        // The last write is torn.
+        self.disk.write_at(file, position, &bytes[..bytes.len() / 2])?;
+        Err(io::Error::other("the broker is gone"))
+    }
+
+    fn read_at(&self, file: &str, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.disk.read_at(file, position, buffer)
+    }
+
+    fn truncate(&self, file: &str, length: u64) -> io::Result<()> {
+        self.change(|| self.disk.truncate(file, length))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.change(|| self.disk.rename(from, to))
+    }
+
+    fn delete(&self, file: &str) -> io::Result<()> {
+        self.change(|| self.disk.delete(file))
+    }
+
+    fn delete_dir(&self, dir: &str) -> io::Result<()> {
+        self.change(|| self.disk.delete_dir(dir))
+    }
+}

@@ -1,0 +1,360 @@
+//! The people around the pipeline: who orders, cancels, counts stock and ships, and who writes rubbish. What they write
+//! is drawn from the seed, order by order; the warehouse follows the rules of `replay`.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+use millrace_broker::core::batch::check_produced;
+use millrace_replay::warehouse::{Settings, Warehouse};
+use millrace_runtime::{Headers, Offset, TopicId, TopicPartition, Topology, partition_of};
+use millrace_schemas::{
+    AdjustmentKind, AvroRecord, CancelRequested, Codec, Money, OrderAccepted, OrderEvent, OrderLine, OrderPlaced,
+    Product, StockAdjustment, topics,
+};
+
+use crate::batches::{ANONYMOUS, Draft};
+use crate::plan::{Fault, MS, Micros, Plan, SECOND, stream};
+use crate::world::{EPOCH_MS, Event, World, trace};
+
+/// An id no registry has.
+const NO_SCHEMA: u32 = 900;
+/// The id of the schema that orders had before the first release. Its coupon, left empty, is the same byte as an
+/// expected total that is not there: so an order of today is one of then, under this id.
+const OLD_SCHEMA: u32 = 800;
+const OLD_ORDER: &str = include_str!("../../schemas/versions/order-placed.v0.avsc");
+const WAREHOUSE_EVERY: Micros = 60 * MS;
+const TOKENS: [(&str, u32); 11] = [
+    ("tok_visa", 60),
+    ("tok_declined", 4),
+    ("tok_expired", 3),
+    ("tok_insufficient_funds", 4),
+    ("tok_soft_decline", 3),
+    ("tok_timeout_after", 6),
+    ("tok_timeout_before", 6),
+    ("tok_capture_timeout_after", 4),
+    ("tok_capture_timeout_before", 4),
+    ("tok_capture_declined", 3),
+    ("tok_authorization_expires", 3),
+];
+
+/// Tells a codec what the registry has of the schemas that only this shop uses.
+pub(crate) fn teach(codec: &Codec) {
+    codec.learn(OLD_SCHEMA, Some(OLD_ORDER));
+    codec.learn(NO_SCHEMA, None);
+}
+
+/// A record somebody outside writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Outside {
+    pub(crate) at: Micros,
+    to: TopicPartition,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    /// An order that counts as placed once this is acknowledged.
+    order: Option<String>,
+    fault: Option<Fault>,
+}
+
+/// See the module.
+pub(crate) struct Shop {
+    pub(crate) outside: Vec<Outside>,
+    warehouse: Warehouse,
+    warehouse_at: BTreeMap<TopicPartition, Offset>,
+    settings: Settings,
+    /// Orders whose record was acknowledged.
+    pub(crate) acknowledged: Vec<String>,
+    /// How long the broker is gone when it ends.
+    pub(crate) broker_rests: Micros,
+}
+
+fn pick(rng: &mut Rng) -> &'static str {
+    let all: u32 = TOKENS.iter().map(|(_, weight)| weight).sum();
+    let mut draw = rng.u32(..all);
+    for (token, weight) in TOKENS {
+        if draw < weight {
+            return token;
+        }
+        draw -= weight;
+    }
+    TOKENS[0].0
+}
+
+struct Pen<'a> {
+    topology: &'a Topology,
+    codec: &'a Codec,
+    all: Vec<Outside>,
+}
+
+impl Pen<'_> {
+    fn topic(&self, name: &str) -> TopicId {
+        self.topology.find_topic(name).expect("the topology has every topic of the schemas")
+    }
+
+    fn home(&self, topic: &str, key: &[u8]) -> TopicPartition {
+        let topic = self.topic(topic);
+        TopicPartition { topic, partition: partition_of(key, self.topology.topic(topic).partitions) }
+    }
+
+    fn bytes<T: AvroRecord>(&self, record: &T) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.codec.encode(T::TOPIC.topic, record, &mut bytes);
+        bytes
+    }
+
+    fn write<T: AvroRecord>(&mut self, at: Micros, key: &str, record: &T, fault: Option<Fault>) {
+        let value = Some(self.bytes(record));
+        let to = self.home(T::TOPIC.topic, key.as_bytes());
+        self.all.push(Outside { at, to, key: Some(key.into()), value, order: None, fault });
+    }
+}
+
+fn sku(number: usize) -> String {
+    format!("sku-{number:02}")
+}
+
+fn ms(at: Micros) -> i64 {
+    EPOCH_MS + i64::try_from(at / MS).unwrap_or(0)
+}
+
+impl Shop {
+    pub(crate) fn draw(plan: &Plan, topology: &Topology, codec: &Codec) -> Self {
+        let seed = plan.options.seed;
+        let mut pen = Pen { topology, codec, all: Vec::new() };
+        let mut rng = stream(seed, "shop", 0);
+        let has = |fault| plan.options.faults.has(fault);
+        let price = |number: usize| 100 + 37 * i64::try_from(number).unwrap_or(0);
+        for number in 0..plan.skus {
+            let sku = sku(number);
+            let unit_price = Money { minor: price(number), currency: "GBP".into() };
+            let product =
+                Product { sku: sku.clone(), description: String::new(), unit_price, active: true, at: EPOCH_MS };
+            pen.write(0, &sku, &product, None);
+            let quantity = if rng.u8(..3) == 0 { rng.i64(1..12) } else { rng.i64(20..400) };
+            pen.write(0, &sku, &adjustment("opening", &sku, AdjustmentKind::Opening, quantity, 0), None);
+        }
+        let cancels = rng.u32(0..40);
+        let rubbish = rng.u32(0..12);
+        for number in 0..plan.orders {
+            let mut rng = stream(seed, "order", number as u64);
+            let at = rng.u64(300 * MS..plan.calm_at - SECOND);
+            let id = format!("o-{number:03}");
+            let large = has(Fault::LargeOrder) && rng.u8(..100) == 0;
+            let lines = if large { rng.usize(100..300) } else { rng.usize(1..=4) };
+            let fault = large.then_some(Fault::LargeOrder);
+            let order = OrderPlaced {
+                order_id: id.clone(),
+                customer_id: format!("c-{}", rng.u8(..9)),
+                currency: "GBP".into(),
+                lines: (0..lines)
+                    .map(|_| OrderLine { sku: sku(rng.usize(..plan.skus)), quantity: rng.i32(1..=3) })
+                    .collect(),
+                payment_method: pick(&mut rng).into(),
+                expected_total: None,
+                channel: "web".into(),
+                placed_at: ms(at),
+            };
+            pen.write(at, &id, &order, fault);
+            if let Some(last) = pen.all.last_mut() {
+                last.order = Some(id.clone());
+                if has(Fault::OldSchema)
+                    && rng.u8(..10) == 0
+                    && let Some(value) = &mut last.value
+                {
+                    value[1..5].copy_from_slice(&OLD_SCHEMA.to_be_bytes());
+                    last.fault = Some(Fault::OldSchema);
+                }
+            }
+            if has(Fault::OrderTwice) && rng.u8(..8) == 0 {
+                let again = at + rng.u64(0..8 * SECOND);
+                pen.write(again, &id, &order, Some(Fault::OrderTwice));
+            }
+            if has(Fault::OrderConflict) && rng.u8(..12) == 0 {
+                let mut other = order.clone();
+                other.lines[0].quantity += 1;
+                let later = at + rng.u64(0..8 * SECOND);
+                pen.write(later, &id, &other, Some(Fault::OrderConflict));
+            }
+            if has(Fault::Cancel) && rng.u32(..100) < cancels {
+                let when = (at + rng.u64(0..20 * SECOND)).saturating_sub(4 * SECOND);
+                let request = CancelRequested {
+                    order_id: id.clone(),
+                    request_id: format!("{id}-cancel"),
+                    reason: "changed my mind".into(),
+                    requested_by: "customer".into(),
+                    at: ms(when),
+                };
+                pen.write(when, &id, &request, Some(Fault::Cancel));
+                if rng.bool() {
+                    pen.write(when + rng.u64(0..4 * SECOND), &id, &request, Some(Fault::Cancel));
+                }
+            }
+            if has(Fault::PoisonRecord) && rng.u32(..100) < rubbish {
+                poison(&mut pen, &mut rng, at, &id, &order);
+            }
+            if has(Fault::UnknownSchema) && rng.u8(..60) == 0 {
+                let mut value = pen.bytes(&order);
+                value[1..5].copy_from_slice(&NO_SCHEMA.to_be_bytes());
+                let id = format!("{id}-foreign");
+                let to = pen.home(topics::ORDERS_PLACED, id.as_bytes());
+                let fault = Some(Fault::UnknownSchema);
+                pen.all.push(Outside { at, to, key: Some(id.into()), value: Some(value), order: None, fault });
+            }
+        }
+        if has(Fault::Adjustment) {
+            adjustments(&mut pen, plan);
+        }
+        pen.all.sort_by_key(|outside| outside.at);
+        let settings =
+            Settings { split_per_mille: rng.u32(0..400), short_per_mille: rng.u32(0..200), remembered_max: 1_000 };
+        Self {
+            outside: pen.all,
+            warehouse: Warehouse::new(settings),
+            warehouse_at: BTreeMap::new(),
+            settings,
+            acknowledged: Vec::new(),
+            broker_rests: SECOND,
+        }
+    }
+}
+
+fn adjustment(id: &str, sku: &str, kind: AdjustmentKind, quantity: i64, at: Micros) -> StockAdjustment {
+    StockAdjustment {
+        adjustment_id: format!("{id}-{sku}"),
+        sku: sku.to_owned(),
+        kind,
+        quantity,
+        reason: "simulated".into(),
+        at: ms(at),
+    }
+}
+
+/// Receipts, and the same receipt again.
+fn adjustments(pen: &mut Pen<'_>, plan: &Plan) {
+    let mut rng = stream(plan.options.seed, "adjustments", 0);
+    for number in 0..rng.usize(0..12) {
+        let at = rng.u64(SECOND..plan.calm_at);
+        let sku = sku(rng.usize(..plan.skus));
+        let receipt = adjustment(&format!("receipt-{number}"), &sku, AdjustmentKind::Receipt, rng.i64(1..20), at);
+        pen.write(at, &sku, &receipt, Some(Fault::Adjustment));
+        if rng.bool() {
+            pen.write(at + rng.u64(0..6 * SECOND), &sku, &receipt, Some(Fault::Adjustment));
+        }
+    }
+}
+
+/// Something no processor can take, under a key of its own or that of an order.
+fn poison(pen: &mut Pen<'_>, rng: &mut Rng, at: Micros, id: &str, order: &OrderPlaced) {
+    let at = at + rng.u64(0..6 * SECOND);
+    let topic =
+        [topics::ORDERS_PLACED, topics::ORDERS_CANCEL_REQUESTED, topics::SHIPMENTS_UPDATES, topics::STOCK_ADJUSTMENTS]
+            [rng.usize(..4)];
+    let key = if rng.bool() { id.to_owned() } else { format!("{id}-rubbish") };
+    let mut to = pen.home(topic, key.as_bytes());
+    let whole = pen.bytes(order);
+    let mut key = Some(key.into_bytes());
+    let value = match rng.u8(..6) {
+        0 => Some(b"rubbish".to_vec()),
+        1 => None,
+        2 => Some(whole[..whole.len() / 2].to_vec()),
+        3 => {
+            key = None;
+            Some(whole)
+        }
+        4 => {
+            to.partition = (to.partition + 1) % pen.topology.topic(to.topic).partitions;
+            Some(b"rubbish on another partition".to_vec())
+        }
+        _ => Some(Vec::new()),
+    };
+    pen.all.push(Outside { at, to, key, value, order: None, fault: Some(Fault::PoisonRecord) });
+}
+
+impl World {
+    /// Somebody outside writes a record; tries again until it is acknowledged.
+    pub(crate) fn write_outside(&mut self, number: usize) {
+        let outside = self.shop.outside[number].clone();
+        if !self.append(outside.to, outside.key.as_deref(), outside.value.as_deref()) {
+            return self.after(300 * MS, Event::Outside(number));
+        }
+        if let Some(fault) = outside.fault {
+            self.coverage.fired(fault);
+        }
+        self.shop.acknowledged.extend(outside.order);
+    }
+
+    /// Writes a record as a client without a producer id; whether it was acknowledged.
+    fn append(&mut self, to: TopicPartition, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
+        let now = self.now_ms();
+        let Some(core) = &mut self.core else { return false };
+        let mut draft = Draft::default();
+        draft.push(now, key, value, &Headers::new());
+        let bytes = draft.seal(ANONYMOUS);
+        let headers = check_produced(&bytes).expect("a batch of our own is whole");
+        let name = &self.topology.topic(to.topic).name;
+        let done = core.append(now, name, to.partition, &bytes, &headers);
+        trace!(
+            self,
+            "shop  writes  {} key {:?}: {done:?}",
+            self.topology.name_of(to),
+            String::from_utf8_lossy(key.unwrap_or_default())
+        );
+        self.settle_core();
+        done.is_ok()
+    }
+
+    /// The warehouse reads what is new and says what it did about it.
+    pub(crate) fn warehouse_works(&mut self) {
+        self.after(if self.calm { 8 * WAREHOUSE_EVERY } else { WAREHOUSE_EVERY }, Event::Warehouse);
+        if self.core.is_none() {
+            return;
+        }
+        if self.strikes(Fault::WarehouseRepeats, 2_000) {
+            self.shop.warehouse = Warehouse::new(self.shop.settings);
+            self.shop.warehouse_at.clear();
+        }
+        let topology = self.topology.clone();
+        let mut updates = Vec::new();
+        for name in [topics::ORDERS_ACCEPTED, topics::ORDERS_EVENTS] {
+            let topic = topology.find_topic(name).expect("the topology has the topic");
+            for partition in 0..topology.topic(topic).partitions {
+                let at = TopicPartition { topic, partition };
+                let from = self.shop.warehouse_at.get(&at).copied().unwrap_or(0);
+                let (records, next) = self.fetch(at, from, 500);
+                self.shop.warehouse_at.insert(at, next);
+                for value in records.iter().filter_map(|record| record.value.as_deref()) {
+                    if name == topics::ORDERS_ACCEPTED {
+                        if let Ok(accepted) = self.codec.decode::<OrderAccepted>(value) {
+                            updates.extend(self.shop.warehouse.on_accepted(&accepted));
+                        }
+                    } else if let Ok(event) = self.codec.decode::<OrderEvent>(value) {
+                        updates.extend(self.shop.warehouse.on_order_event(&event));
+                    }
+                }
+            }
+        }
+        for update in updates {
+            let mut value = Vec::new();
+            self.codec.encode(topics::SHIPMENTS_UPDATES, &update, &mut value);
+            let topic = topology.find_topic(topics::SHIPMENTS_UPDATES).expect("the topology has the topic");
+            let partition = partition_of(update.order_id.as_bytes(), topology.topic(topic).partitions);
+            let to = TopicPartition { topic, partition };
+            let pause = self.rng.u64(0..3 * SECOND);
+            let at = self.now + pause;
+            let key = Some(update.order_id.into_bytes());
+            self.shop.outside.push(Outside { at, to, key, value: Some(value), order: None, fault: None });
+            let number = self.shop.outside.len() - 1;
+            self.at(at, Event::Outside(number));
+        }
+    }
+
+    /// The registry tells what it has of the schemas that were asked for.
+    pub(crate) fn learn_schemas(&mut self) {
+        for id in self.codec.wanted() {
+            match id {
+                OLD_SCHEMA | NO_SCHEMA => teach(&self.codec),
+                other => self.codec.learn(other, None),
+            }
+        }
+        self.after(700 * MS, Event::SchemasLearned);
+    }
+}

@@ -1,0 +1,52 @@
+//! Fixed seeds and random ones, and that a seed is one run. A failure prints the command that shows it again.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use millrace_sim::{Options, Trace, campaign, run, shrink};
+
+const FIXED: u64 = 150;
+const RANDOM: u64 = 100;
+
+fn all_promises_hold(from: u64, seeds: u64) {
+    let result = campaign(from, seeds, 2, Options::of_seed, || {});
+    let failures: Vec<String> = result
+        .failures
+        .iter()
+        .map(|failure| {
+            let smaller = shrink(Options::of_seed(failure.seed));
+            format!("millrace sim --seed {}: {} (smaller: {smaller:?})", failure.seed, failure.violations.join("; "))
+        })
+        .collect();
+    assert_eq!(result.failed, 0, "of the seeds from {from}:\n{}", failures.join("\n"));
+    assert_eq!(result.seeds, seeds);
+}
+
+#[test]
+fn every_promise_holds_for_the_fixed_seeds() {
+    all_promises_hold(1, FIXED);
+}
+
+#[test]
+fn every_promise_holds_for_random_seeds() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let from = now.as_nanos() as u64 >> 8;
+    println!("random seeds from {from}");
+    all_promises_hold(from, RANDOM);
+}
+
+#[test]
+fn a_seed_is_the_same_run_step_by_step() {
+    for seed in [3, 11, 12, 50] {
+        let (one, other) = (run(Options::of_seed(seed), Trace::Kept), run(Options::of_seed(seed), Trace::Kept));
+        assert!(one.trace.len() > 1_000, "there is something to compare");
+        assert_eq!(one.trace, other.trace, "seed {seed}");
+        assert_eq!(one.digest, other.digest);
+    }
+}
+
+#[test]
+fn a_run_does_not_depend_on_whether_it_is_traced() {
+    let traced = run(Options::of_seed(7), Trace::Kept);
+    assert_eq!(traced.digest, run(Options::of_seed(7), Trace::Left).digest);
+    assert_ne!(traced.digest, run(Options::of_seed(8), Trace::Left).digest);
+}
