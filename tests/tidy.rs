@@ -64,7 +64,8 @@ const ROOMS_IN_TESTS: &[(&str, &[&str])] = &[
 
 /// Libraries that talk to the world, and the rooms that must never have them.
 const WORLDLY: &[&str] = &["tokio", "rdkafka", "sled", "axum", "hyper", "rand", "reqwest", "tracing", "prometheus"];
-const UNWORLDLY: &[&str] = &["millrace-runtime", "millrace-processors", "millrace-audit", "millrace-replay"];
+const UNWORLDLY: &[&str] =
+    &["millrace-runtime", "millrace-processors", "millrace-audit", "millrace-replay", "millrace-sim"];
 
 /// What `runtime` and `processors` must never name: everything a seed could not replay.
 const OUTSIDE: &[&str] = &[

@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use millrace_audit::{Audit, Phase, ProviderEntry};
 use millrace_broker::core::{FetchedOffset, Isolation, TopicPartition as Place};
 use millrace_runtime::{Change, Offset, Origin, ProcessorDefinition, Record, TopicId, TopicPartition, Topology};
-use millrace_schemas::{Codec, OrderEvent, OrderPlaced, OrderStatus, PaymentEvent, PaymentState, topics};
+use millrace_schemas::{
+    Codec, OrderEvent, OrderPlaced, OrderStatus, PaymentEvent, PaymentState, StockEvent, StockEventKind, topics,
+};
 
 use crate::coverage::Coverage;
+use crate::plan::Fault;
 use crate::shop;
 use crate::world::World;
 
@@ -23,6 +26,12 @@ pub(crate) struct Reading {
     /// Ids of events, which follow from their causes: one cause has one effect.
     ids: std::collections::HashSet<(TopicId, Vec<u8>)>,
     twice: Vec<String>,
+    /// What each record of an order's inputs led to, by topic, partition and key: its offset, and when.
+    effects: BTreeMap<(String, i32, Vec<u8>), Vec<(Offset, i64)>>,
+    /// Records that went to the dead letters, the same way.
+    letters: Vec<((String, i32, Vec<u8>), Offset, i64)>,
+    /// Reservations that were released, by order, attempt and stock partition.
+    released: std::collections::BTreeSet<(String, i32, i32)>,
     payments: BTreeMap<Vec<u8>, PaymentState>,
     orders: BTreeMap<Vec<u8>, OrderStatus>,
     moves: Coverage,
@@ -40,6 +49,9 @@ impl Reading {
             known: std::collections::BTreeSet::new(),
             ids: std::collections::HashSet::new(),
             twice: Vec::new(),
+            effects: BTreeMap::new(),
+            letters: Vec::new(),
+            released: std::collections::BTreeSet::new(),
             payments: BTreeMap::new(),
             orders: BTreeMap::new(),
             moves: Coverage::default(),
@@ -66,7 +78,25 @@ impl Reading {
                         let place = format!("{}-{} offset {}", topic.name, at.partition, record.offset);
                         self.twice.push(format!("{place}: the event {id} is there twice"));
                     }
+                    if topic.origin != Origin::DeadLetters
+                        && let Some((from, partition, offset)) = id.and_then(|id| cause_of(id))
+                    {
+                        let place = (from.to_owned(), partition, key.to_vec());
+                        self.effects.entry(place).or_default().push((offset, record.timestamp));
+                    }
                     if topic.origin == Origin::DeadLetters {
+                        let header = |wanted: &str| {
+                            let found = record.headers.iter().find(|(name, _)| name == wanted);
+                            found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+                        };
+                        let number = |wanted| header(wanted).and_then(|text| text.parse::<i64>().ok());
+                        if let (Some(from), Some(partition), Some(offset)) =
+                            (header("millrace.topic"), number("millrace.partition"), number("millrace.offset"))
+                        {
+                            let partition = i32::try_from(partition).unwrap_or(-1);
+                            let place = (from.to_owned(), partition, key.to_vec());
+                            self.letters.push((place, offset, record.timestamp));
+                        }
                         let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
                         self.audit.dead_letter(&topic.name, at.partition, record.offset, key, headers);
                         continue;
@@ -82,6 +112,18 @@ impl Reading {
                     {
                         let from = self.orders.insert(key.to_vec(), event.status).unwrap_or_default();
                         self.moves.order_moved(from, event.status);
+                    }
+                    if *topic.name == *topics::STOCK_EVENTS
+                        && let Some(Ok(event)) = value.map(|value| self.codec.decode::<StockEvent>(value))
+                    {
+                        let group = (event.order_id, event.attempt, event.stock_partition);
+                        match event.kind {
+                            StockEventKind::Released => drop(self.released.insert(group)),
+                            StockEventKind::Reserved if self.released.contains(&group) => {
+                                self.twice.push(format!("order {}: granted after it was released", group.0));
+                            }
+                            _ => {}
+                        }
                     }
                     self.audit.record(&topic.name, at.partition, record.offset, key, value, record.timestamp);
                     if *topic.name == *topics::ORDERS_PLACED
@@ -150,6 +192,19 @@ impl Reading {
         }
         world.coverage.add(&std::mem::take(&mut self.moves));
         self.tell(world, Phase::Settled);
+        // Where clocks differ, times say nothing of the order.
+        if !world.coverage.faults.contains_key(&Fault::ClockJump) {
+            for (place, offset, at) in &self.letters {
+                let later = self.effects.get(place).into_iter().flatten();
+                if let Some((overtook, _)) = later.into_iter().find(|(other, when)| other > offset && when < at) {
+                    let (topic, partition, key) = place;
+                    let key = String::from_utf8_lossy(key);
+                    world.violate(format!(
+                        "{topic}-{partition}: offset {overtook} of key {key} took effect before offset {offset} was settled"
+                    ));
+                }
+            }
+        }
         for twice in std::mem::take(&mut self.twice) {
             world.violate(twice);
         }
@@ -159,6 +214,16 @@ impl Reading {
             }
         }
     }
+}
+
+/// The record an event follows from, by its id: topic, partition, offset. `None` where it follows from something else.
+fn cause_of(id: &[u8]) -> Option<(&str, i32, Offset)> {
+    let mut parts = std::str::from_utf8(id).ok()?.split('/');
+    let topic = parts.next()?;
+    let (partition, offset) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let of_an_order =
+        [topics::ORDERS_PLACED, topics::ORDERS_CANCEL_REQUESTED, topics::SHIPMENTS_UPDATES].contains(&topic);
+    of_an_order.then_some((topic, partition, offset))
 }
 
 fn all_partitions(topology: &Topology) -> Vec<TopicPartition> {

@@ -63,11 +63,15 @@ pub enum Fault {
     LargeOrder,
     /// Stock is counted, received and written off while it is sold.
     Adjustment,
+    /// A stranger writes a command again that was written before.
+    CommandTwice,
+    /// A stranger releases what is only going to be reserved.
+    ReleaseFirst,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::RequestLost,
         Self::AnswerLost,
         Self::RequestHeld,
@@ -94,6 +98,8 @@ impl Fault {
         Self::UnknownSchema,
         Self::LargeOrder,
         Self::Adjustment,
+        Self::CommandTwice,
+        Self::ReleaseFirst,
     ];
 
     /// Its name on the command line.

@@ -9,7 +9,7 @@ use millrace_replay::warehouse::{Settings, Warehouse};
 use millrace_runtime::{Headers, Offset, TopicId, TopicPartition, Topology, partition_of};
 use millrace_schemas::{
     AdjustmentKind, AvroRecord, CancelRequested, Codec, Money, OrderAccepted, OrderEvent, OrderLine, OrderPlaced,
-    Product, StockAdjustment, topics,
+    Product, StockAdjustment, StockCommand, StockCommandKind, topics,
 };
 
 use crate::batches::{ANONYMOUS, Draft};
@@ -188,6 +188,18 @@ impl Shop {
                     pen.write(when + rng.u64(0..4 * SECOND), &id, &request, Some(Fault::Cancel));
                 }
             }
+            if has(Fault::ReleaseFirst) && rng.u8(..50) == 0 {
+                let sku = order.lines[0].sku.clone();
+                let release = StockCommand {
+                    order_id: id.clone(),
+                    attempt: 1,
+                    kind: StockCommandKind::Release,
+                    command_id: String::new(),
+                    lines: Vec::new(),
+                    at: ms(at),
+                };
+                pen.write(at, &sku, &release, Some(Fault::ReleaseFirst));
+            }
             if has(Fault::PoisonRecord) && rng.u32(..100) < rubbish {
                 poison(&mut pen, &mut rng, at, &id, &order);
             }
@@ -300,6 +312,25 @@ impl World {
         );
         self.settle_core();
         done.is_ok()
+    }
+
+    /// A stranger writes a command again that stands on its topic already.
+    pub(crate) fn repeat_command(&mut self) {
+        if self.calm || !self.plan.options.faults.has(Fault::CommandTwice) {
+            return;
+        }
+        let name = if self.rng.bool() { topics::STOCK_COMMANDS } else { topics::PAYMENTS_COMMANDS };
+        let topic = self.topology.find_topic(name).expect("the topology has the topic");
+        let partition = self.rng.i32(0..self.topology.topic(topic).partitions);
+        let at = TopicPartition { topic, partition };
+        let records = self.all_records(at);
+        if records.is_empty() {
+            return;
+        }
+        let record = &records[self.rng.usize(..records.len())];
+        if self.append(at, record.key.as_deref(), record.value.as_deref()) {
+            self.coverage.fired(Fault::CommandTwice);
+        }
     }
 
     /// The warehouse reads what is new and says what it did about it.

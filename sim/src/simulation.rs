@@ -14,7 +14,7 @@ use millrace_schemas::Codec;
 use crate::Outcome;
 use crate::checks::{self, Reading};
 use crate::disk::Damage;
-use crate::plan::{Fault, MS, Micros, Misfortune, Options, Plan, SECOND};
+use crate::plan::{Fault, MS, Micros, Misfortune, Options, Plan, SECOND, stream};
 use crate::process::{Make, Thread, start};
 use crate::shop::Shop;
 use crate::world::{Asker, Event, Shared, Slot, ThreadId, World, trace};
@@ -172,6 +172,10 @@ impl Simulation {
             world.at(misfortune.at, Event::Misfortune(number));
         }
         let calm_at = world.plan.calm_at;
+        let mut rng = stream(world.plan.options.seed, "repeats", 0);
+        for _ in 0..rng.usize(0..8) {
+            world.at(rng.u64(2 * SECOND..calm_at), Event::RepeatCommand);
+        }
         for (at, event) in [
             (0, Event::Tick),
             (0, Event::Warehouse),
@@ -257,6 +261,7 @@ impl Simulation {
                 drop(world);
                 self.look();
             }
+            Event::RepeatCommand => world.repeat_command(),
             Event::StartAllAgain => {
                 drop(world);
                 self.start_all_again();

@@ -73,6 +73,7 @@ pub(crate) enum Event {
     SchemasLearned,
     Look,
     StartAllAgain,
+    RepeatCommand,
 }
 
 /// Whether an answer finds its way back.

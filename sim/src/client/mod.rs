@@ -434,8 +434,12 @@ impl Broker for SimBroker<'_> {
         self.producer.send(&record, &self.line)
     }
 
-    fn commit(&mut self, offsets: &[GroupOffsets]) -> Result<Landed, BrokerError> {
+    fn flush(&mut self) -> Result<Landed, BrokerError> {
         self.producer.deliver(&self.line)?;
+        Ok(self.producer.landed())
+    }
+
+    fn commit(&mut self, offsets: &[GroupOffsets]) -> Result<(), BrokerError> {
         for group in offsets.iter().filter(|group| !group.offsets.is_empty()) {
             let sub = group.sub_topology;
             let credentials = {
@@ -462,9 +466,9 @@ impl Broker for SimBroker<'_> {
             self.producer.send_offsets(&self.line, &name, who, list)?;
         }
         self.line.doze();
-        let landed = self.producer.commit(&self.line)?;
+        self.producer.commit(&self.line)?;
         trace!(self.line.world.borrow_mut(), "{:<5} knows   its commit stands", self.line.name);
-        Ok(landed)
+        Ok(())
     }
 
     fn abort(&mut self) -> Result<(), BrokerError> {

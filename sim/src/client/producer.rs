@@ -3,6 +3,7 @@
 //! answered under the same sequence and epoch, and is replaced when it may have repeated the end of a transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use millrace_broker::core::{CommitAs, ErrorCode, Outcome};
 use millrace_runtime::{BrokerError, Landed, Offset, OutgoingRecord, TopicPartition};
@@ -37,7 +38,7 @@ pub(crate) struct Producer {
     drafts: BTreeMap<TopicPartition, Draft>,
     waiting: usize,
     added: BTreeSet<TopicPartition>,
-    landed: BTreeMap<TopicPartition, Offset>,
+    landed: BTreeMap<TopicPartition, Range<Offset>>,
     suspect: bool,
     /// The broker knows of the open transaction.
     known: bool,
@@ -233,8 +234,8 @@ impl Producer {
             Came::Well(bases) => {
                 for ((at, draft), base) in drafts.iter().zip(bases) {
                     let next = base + i64::from(draft.count);
-                    let landed = self.landed.entry(*at).or_insert(next);
-                    *landed = (*landed).max(next);
+                    let landed = self.landed.entry(*at).or_insert(base..next);
+                    landed.end = landed.end.max(next);
                 }
                 Ok(())
             }
@@ -277,10 +278,14 @@ impl Producer {
         }
     }
 
-    pub(crate) fn commit(&mut self, line: &Line<'_>) -> Result<Landed, BrokerError> {
+    /// Where the records of the open transaction stand.
+    pub(crate) fn landed(&self) -> Landed {
+        Landed(self.landed.clone().into_iter().collect())
+    }
+
+    pub(crate) fn commit(&mut self, line: &Line<'_>) -> Result<(), BrokerError> {
         self.wants(State::Open)?;
-        self.end(line, Outcome::Commit)?;
-        Ok(Landed(std::mem::take(&mut self.landed).into_iter().collect()))
+        self.end(line, Outcome::Commit)
     }
 
     pub(crate) fn abort(&mut self, line: &Line<'_>) -> Result<(), BrokerError> {
