@@ -1,6 +1,5 @@
-//! Negative controls: defects are planted on purpose, and the simulation must find them. The whole list, with the seed that
-//! found each, is `tests/planted-defects.md`; here are those that are found quickly, in one process and one test, since a
-//! defect is planted in all of it.
+//! Negative controls: defects are planted on purpose, and the simulation must find them. `examples/planted.rs` tries all of
+//! them; here are those that are found quickly, in one process and one test, since a defect is planted in all of it.
 
 use millrace_sim::{Defect, Options, Trace, plant, run};
 
