@@ -387,7 +387,7 @@ impl Core {
             return self.set_producer(now, id, producer, 0, -1, timeout);
         }
         if planted::is(planted::Defect::NoFencing) {
-            return self.set_producer(id, producer, epoch, -1, timeout);
+            return self.set_producer(now, id, producer, epoch, -1, timeout);
         }
         let last_epoch = if expected.is_some() { epoch } else { -1 };
         self.set_producer(now, id, producer, epoch + 1, last_epoch, timeout)

@@ -91,9 +91,8 @@ impl Producer {
                     self.state = State::Ready;
                     return Ok(());
                 }
-                Some(Reply::Producer(Err(ErrorCode::ConcurrentTransactions | ErrorCode::KafkaStorageError)))
-                | Some(Reply::Disconnected)
-                | None => {}
+                Some(Reply::Producer(Err(code))) if may_pass(code) => {}
+                Some(Reply::Disconnected) | None => {}
                 Some(other) => return Err(BrokerError::Fatal(format!("InitProducerId: {}", other.say()))),
             }
             if line.now() > deadline {
@@ -314,10 +313,16 @@ impl Producer {
     }
 }
 
+/// What the broker will do when it is asked again.
+fn may_pass(code: ErrorCode) -> bool {
+    use ErrorCode as E;
+    matches!(code, E::ConcurrentTransactions | E::CoordinatorNotAvailable | E::KafkaStorageError)
+}
+
 fn done(reply: Reply) -> Came<()> {
     match reply {
         Reply::Done(Ok(())) => Came::Well(()),
-        Reply::Done(Err(ErrorCode::ConcurrentTransactions | ErrorCode::KafkaStorageError)) => Came::NotYet,
+        Reply::Done(Err(code)) if may_pass(code) => Came::NotYet,
         Reply::Done(Err(code)) => Came::Refused(code),
         _ => Came::Never,
     }
