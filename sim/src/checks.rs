@@ -17,6 +17,9 @@ use crate::world::World;
 
 const READ_AT_ONCE: usize = 2_000;
 
+/// Topic, partition and key of a record that somebody outside wrote.
+type Source = (String, i32, Vec<u8>);
+
 /// The audit, reading along.
 pub(crate) struct Reading {
     audit: Audit,
@@ -27,9 +30,9 @@ pub(crate) struct Reading {
     ids: std::collections::HashSet<(TopicId, Vec<u8>)>,
     twice: Vec<String>,
     /// What each record of an order's inputs led to, by topic, partition and key: its offset, and when.
-    effects: BTreeMap<(String, i32, Vec<u8>), Vec<(Offset, i64)>>,
+    effects: BTreeMap<Source, Vec<(Offset, i64)>>,
     /// Records that went to the dead letters, the same way.
-    letters: Vec<((String, i32, Vec<u8>), Offset, i64)>,
+    letters: Vec<(Source, Offset, i64)>,
     /// Reservations that were released, by order, attempt and stock partition.
     released: std::collections::BTreeSet<(String, i32, i32)>,
     payments: BTreeMap<Vec<u8>, PaymentState>,

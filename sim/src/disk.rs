@@ -10,6 +10,8 @@ use millrace_broker::core::disk::{Disk as BrokerDisk, MemoryDisk};
 use millrace_runtime::{BackgroundJob, Disk, Storage, StorageError};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+/// The contents of every store of a process, by name.
+pub(crate) type Contents = BTreeMap<String, Map>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -104,11 +106,11 @@ impl StateDisk {
     }
 
     /// As it is now, to be put back later.
-    pub(crate) fn copy(&self) -> BTreeMap<String, Map> {
+    pub(crate) fn copy(&self) -> Contents {
         lock(&self.disks).iter().map(|(name, disk)| (name.clone(), lock(&disk.map).clone())).collect()
     }
 
-    pub(crate) fn put_back(&self, copy: BTreeMap<String, Map>) {
+    pub(crate) fn put_back(&self, copy: Contents) {
         let mut disks = lock(&self.disks);
         disks.clear();
         for (name, map) in copy {

@@ -16,7 +16,7 @@ use millrace_schemas::Codec;
 use crate::batches;
 use crate::client::member::{Member, Timer};
 use crate::coverage::Coverage;
-use crate::disk::{DyingDisk, StateDisk};
+use crate::disk::{Contents, DyingDisk, StateDisk};
 use crate::network::{Reply, Request};
 use crate::plan::{Fault, MS, Micros, Plan, SECOND, stream};
 use crate::shop::Shop;
@@ -133,7 +133,7 @@ pub(crate) type Held = BTreeMap<(String, String, i32), BTreeMap<Vec<u8>, Vec<u8>
 #[derive(Default)]
 pub(crate) struct ProcessState {
     pub(crate) disk: StateDisk,
-    pub(crate) snapshot: Option<BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>>,
+    pub(crate) snapshot: Option<Contents>,
     pub(crate) paused_until: Micros,
     /// How far its clock is ahead, milliseconds.
     pub(crate) clock_ahead: i64,
