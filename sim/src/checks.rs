@@ -100,11 +100,16 @@ impl Reading {
                             let place = (from.to_owned(), partition, key.to_vec());
                             self.letters.push((place, offset, record.timestamp));
                         }
-                        let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-                        self.audit.dead_letter(&topic.name, at.partition, record.offset, key, headers);
-                        continue;
                     }
                     let value = record.value.as_deref();
+                    let seen = millrace_audit::Record {
+                        offset: record.offset,
+                        timestamp: record.timestamp,
+                        key,
+                        value,
+                        headers: &record.headers,
+                    };
+                    self.audit.record(&topic.name, at.partition, &seen);
                     if *topic.name == *topics::PAYMENTS_EVENTS
                         && let Some(Ok(event)) = value.map(|value| self.codec.decode::<PaymentEvent>(value))
                     {
@@ -128,7 +133,6 @@ impl Reading {
                             _ => {}
                         }
                     }
-                    self.audit.record(&topic.name, at.partition, record.offset, key, value, record.timestamp);
                     if *topic.name == *topics::ORDERS_PLACED
                         && let Some(Ok(order)) = value.map(|value| self.codec.decode::<OrderPlaced>(value))
                     {
