@@ -62,7 +62,7 @@ pub fn judge(ground: &mut Ground, log: &Arc<ClientLog>, settings: &Settings) -> 
         answers.iter().filter(|(_, answer)| **answer == wanted).map(|(submit, _)| submit).collect()
     };
     let lost: Vec<_> = of(Answer::Acknowledged).into_iter().filter(|submit| !known.contains(*submit)).collect();
-    let unasked: Vec<_> = known.iter().filter(|submit| answers.get(*submit).is_none()).collect();
+    let unasked: Vec<_> = known.iter().filter(|submit| !answers.contains_key(*submit)).collect();
     let refused: Vec<_> = of(Answer::Refused).into_iter().filter(|submit| known.contains(*submit)).collect();
     for (what, offenders) in
         [("acknowledged, but unknown", lost), ("known, but never submitted", unasked), ("refused, but known", refused)]

@@ -210,6 +210,7 @@ impl Member {
             protocol_type: "consumer".into(),
             protocols: vec![("cooperative".into(), assignor::say_owned(self.generation, &self.owned))],
             wants_id_first: self.instance.is_none(),
+            can_skip_assignment: false,
         };
         let patience = u64::try_from(REBALANCE_MS).unwrap_or(0) * MS + 2 * REQUEST_TIMEOUT;
         let request = Request::Join { group: self.group.clone(), join };
