@@ -48,7 +48,7 @@ impl Connection {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TopologyFile {
     /// The topology; without it, topology.toml here, else the built-in one.
-    #[arg(long = "topology", env = "MILLRACE_TOPOLOGY", value_name = "FILE")]
+    #[arg(id = "topology", long, env = "MILLRACE_TOPOLOGY", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Every processor a sub-topology of its own, so that each can be scaled alone. Applied first, then run.
     #[arg(long)]

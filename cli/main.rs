@@ -148,3 +148,15 @@ fn start_logging(filter: &str) {
         builder.json().flatten_event(true).init();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn every_command_can_be_parsed() {
+        Cli::command().debug_assert();
+    }
+}
