@@ -8,10 +8,10 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check chaos kafka profile
+.PHONY: help run build test check chaos kafka profile peers bench bench-full
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## install what is missing, build, start everything on this machine (ARGS go to `millrace dev`)
 	@exec "$${CARGO_TARGET_DIR:-target}/release/millrace" dev $(ARGS)
@@ -48,3 +48,15 @@ profile: ## instructions an order costs in memory, by function (needs valgrind)
 	few=$$(sed -n 's/^totals: //p' "$$target/path.500.callgrind"); \
 	many=$$(sed -n 's/^totals: //p' "$$target/path.2500.callgrind"); \
 	echo "$$(( (many - few) / 2000 )) instructions an order"
+
+peers: ## build what Millrace is measured against (Java 17 and Maven)
+	@setup/kafka.sh
+	@mvn -q -B -f bench/peers/kafka-streams/pom.xml -DskipTests package
+
+bench: build peers ## measure every scenario against Kafka Streams, roughly (ARGS: scenarios, --peer)
+	@cargo build --release --locked -p bench
+	@"$${CARGO_TARGET_DIR:-target}/release/bench" --effort short $(ARGS)
+
+bench-full: build peers ## the same with figures to be quoted: for hours, on a quiet machine
+	@cargo build --release --locked -p bench
+	@"$${CARGO_TARGET_DIR:-target}/release/bench" --effort full $(ARGS)

@@ -15,6 +15,9 @@ use crate::connection::{Connection, TopologyFile};
 use crate::orders::{Owners, Tracked};
 use crate::pipeline::{self, Pipeline, PipelineConfig};
 
+/// In place of a provider's address: one in this process.
+const SIMULATED: &str = "simulated";
+
 /// Arguments of `millrace run`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -40,7 +43,8 @@ pub(crate) struct Args {
     /// Where metrics, health and the states of this process are served; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     http: SocketAddr,
-    /// The payment service provider, as `millrace psp` serves it.
+    /// The payment service provider, as `millrace psp` serves it; `simulated` runs one in this process, with its ledger
+    /// beside the local state and at /psp of the address above.
     #[arg(long, env = "MILLRACE_PSP", default_value = "http://127.0.0.1:8082/psp", value_name = "URL")]
     psp: String,
     /// How long the group waits for a sign of life of this process, milliseconds.
@@ -55,8 +59,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let topology = Arc::new(args.topology.load(&codec)?);
         crate::apply::check(&args.connection, &topology).await?;
         let sub_topologies = chosen(&topology, &args.names, args.all)?;
-        let provider: Arc<dyn Provider> =
-            Arc::new(crate::psp::RemoteProvider::new(&args.psp, tokio::runtime::Handle::current())?);
+        let (provider, ledger) = provider(&args)?;
         pipeline::fetch_schemas(codec.clone(), args.connection.registry.clone());
         let started = Pipeline::start(PipelineConfig {
             connection: args.connection.clone(),
@@ -74,7 +77,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let client = reqwest::Client::builder().no_proxy().build()?;
         let tracked =
             Tracked { topology: topology.clone(), asks: Some(asks.clone()), owners: Owners::default(), client };
-        let app = pipeline::routes(&pipeline, Arc::new(tracked))?;
+        let app = pipeline::routes(&pipeline, Arc::new(tracked))?.merge(ledger);
         let listener = millrace_ingress::bind(args.http).await?;
         let url = format!("http://{}", listener.local_addr()?);
         eprintln!("worker {}  metrics and health at {url}", args.instance);
@@ -98,6 +101,16 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             Some(error) => Err(error),
         }
     })
+}
+
+/// The provider the calls go to, and what is to be served of it here.
+fn provider(args: &Args) -> anyhow::Result<(Arc<dyn Provider>, axum::Router)> {
+    if args.psp == SIMULATED {
+        let simulated = crate::psp::open(&args.data_dir.join(format!("{}.psp", args.instance)), 0)?;
+        return Ok((simulated.clone(), crate::psp::routes(simulated)));
+    }
+    let remote = crate::psp::RemoteProvider::new(&args.psp, tokio::runtime::Handle::current())?;
+    Ok((Arc::new(remote), axum::Router::new()))
 }
 
 /// Ready when a stream thread has ended by itself, with the reason. Keeps the health of the process up to date.

@@ -32,7 +32,9 @@ fi
 base=${BASE:-HEAD}
 rooms=()
 for room in $({ git diff --name-only "$base" && git ls-files --others --exclude-standard; } | cut -d / -f 1 | sort -u); do
-    if [ -f "$room/Cargo.toml" ]; then
+    if [ "$room" = bench ]; then
+        rooms+=(-p bench)
+    elif [ -f "$room/Cargo.toml" ]; then
         rooms+=(-p "millrace-$room")
     elif [ "$room" = cli ]; then
         rooms+=(-p millrace)

@@ -38,6 +38,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     // Used by tests only.
     ("millrace-chaos", &[]),
+    // Measures from outside: what it links of ours are records.
+    ("bench", &["millrace-schemas"]),
     (
         "millrace",
         &[

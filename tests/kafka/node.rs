@@ -35,6 +35,7 @@ pub struct ApacheKafka {
     lib: PathBuf,
     log4j: PathBuf,
     dir: PathBuf,
+    jvm: &'static [&'static str],
     ports: Ports,
     /// All nodes of the cluster, this one included, in the order of their ids from 1.
     quorum: Vec<Ports>,
@@ -42,6 +43,9 @@ pub struct ApacheKafka {
     guard: Guard,
     process: Option<Child>,
 }
+
+/// For a test: up soon, and small.
+const JVM: &[&str] = &["-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
 
 /// The client's and the controller's port.
 #[derive(Debug, Clone, Copy)]
@@ -75,8 +79,16 @@ impl ApacheKafka {
     /// When Kafka is there and does not come up, or when it is missing although
     /// `MILLRACE_REQUIRE_KAFKA=1` says that it must not be.
     pub fn start() -> Result<Self, Skipped> {
+        Self::start_with(JVM)
+    }
+
+    /// The same with options of the Java machine for another purpose than a test.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`].
+    pub fn start_with(jvm: &'static [&'static str]) -> Result<Self, Skipped> {
         let found = find().map_err(skip)?;
-        Ok(Self::start_on(found))
+        Ok(Self::start_on(found, jvm))
     }
 
     /// Starts so many nodes as one cluster: everything is replicated to three of them (or all, if there are
@@ -98,7 +110,8 @@ impl ApacheKafka {
                     quorum.push(ports);
                 }
             }
-            let mut kafkas: Vec<Self> = quorum.iter().map(|ports| Self::laid_out(&found, *ports, &quorum)).collect();
+            let mut kafkas: Vec<Self> =
+                quorum.iter().map(|ports| Self::laid_out(&found, *ports, &quorum, JVM)).collect();
             let started: Vec<Child> = kafkas.iter_mut().map(Self::spawn).collect();
             // The first is ready only when most are there.
             let ready: Vec<Launch> =
@@ -130,7 +143,7 @@ impl ApacheKafka {
     pub fn shared() -> Result<&'static Self, Skipped> {
         static SHARED: OnceLock<ApacheKafka> = OnceLock::new();
         let found = find().map_err(skip)?;
-        Ok(SHARED.get_or_init(|| Self::start_on(found)))
+        Ok(SHARED.get_or_init(|| Self::start_on(found, JVM)))
     }
 
     /// The client address, `127.0.0.1:<port>`; the same before and after a restart.
@@ -188,10 +201,10 @@ impl ApacheKafka {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    fn start_on(found: Found) -> Self {
+    fn start_on(found: Found, jvm: &'static [&'static str]) -> Self {
         let began = Instant::now();
         let ports = free_ports();
-        let mut kafka = Self::laid_out(&found, ports, &[ports]);
+        let mut kafka = Self::laid_out(&found, ports, &[ports], jvm);
         // Between the probe for a free port and Kafka's bind, somebody else may have taken it.
         for _ in 0..5 {
             if let Launch::Ready(java) = kafka.launch() {
@@ -207,7 +220,7 @@ impl ApacheKafka {
     }
 
     /// A node that has its directory, and does not run yet.
-    fn laid_out(found: &Found, ports: Ports, quorum: &[Ports]) -> Self {
+    fn laid_out(found: &Found, ports: Ports, quorum: &[Ports], jvm: &'static [&'static str]) -> Self {
         let dir = fresh_dir();
         let mut kafka = Self {
             java: found.java.clone(),
@@ -215,6 +228,7 @@ impl ApacheKafka {
             log4j: found.log4j.clone(),
             guard: Guard::over(&dir),
             dir,
+            jvm,
             ports,
             quorum: quorum.to_vec(),
             launches: 0,
@@ -304,8 +318,8 @@ impl ApacheKafka {
         let out = File::create(&log).expect("the temporary directory is writable");
         let err = out.try_clone().expect("an open file can be cloned");
         let java = Command::new(&self.java)
-            .args(["-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=1"])
-            .args(["-XX:+UseSerialGC", "-Djava.awt.headless=true"])
+            .args(self.jvm)
+            .arg("-Djava.awt.headless=true")
             .arg(format!("-Dlog4j2.configurationFile={}", self.log4j.display()))
             .arg("-cp")
             .arg(self.lib.join("*"))

@@ -1,0 +1,172 @@
+//! Measures Millrace against peers that do the same job: the same orders, the same broker, one run. Drives everything from
+//! outside, over Kafka and HTTP; links the records and nothing else of Millrace. Figures go to files, progress to stderr.
+//!
+//! Reading order: [`scenario`] (what is done), [`contender`] (to whom), [`session`] (what a measurement is), [`result`]
+//! and [`statistics`] (what counts, and how sure it is), [`report`].
+
+mod contender;
+mod ground;
+mod load;
+mod machine;
+mod plot;
+mod process;
+mod rate;
+mod relay;
+mod report;
+mod result;
+mod scenario;
+mod session;
+mod statistics;
+mod watch;
+mod workload;
+
+#[path = "../../tests/kafka/node.rs"]
+mod node;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::contender::{Contender, MILLRACE};
+use crate::ground::Ground;
+use crate::machine::Machine;
+use crate::result::{Outcome, Run};
+use crate::scenario::{Effort, Known, Scenario};
+use crate::statistics::blocks;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo run -p bench --release -- orders --peer kafka-streams
+  cargo run -p bench --release -- light latency --peer kafka-streams-latency
+  cargo run -p bench --release -- orders --peer relay              the limit: the same records, no logic
+  cargo run -p bench --release -- --effort short                   every scenario, as make bench does
+  cargo run -p bench --release -- report bench/runs/2026-01-31-machine";
+
+/// Measures Millrace against peers that do the same job, on one Apache Kafka, in one run.
+#[derive(Parser)]
+#[command(name = "bench", before_help = EXAMPLES, max_term_width = 110, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// What to do; all of them when none is named.
+    #[arg(value_enum, value_name = "SCENARIO")]
+    scenarios: Vec<Scenario>,
+    /// Whom to compare with: kafka-streams, followed by any of -fused, one of -tuned, -latency, -at-least-once, and
+    /// -session6; or relay.
+    #[arg(long, default_value = "kafka-streams", value_name = "NAME")]
+    peer: Vec<String>,
+    /// How long to take.
+    #[arg(long, default_value = "short")]
+    effort: Effort,
+    /// Where results go; without it, to bench/runs/<date>-<machine>.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes the report of a run again from its raw numbers.
+    Report {
+        /// The folder of the run.
+        dir: PathBuf,
+    },
+    /// The relay's own process; the harness starts it.
+    #[command(hide = true)]
+    Relay(relay::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Relay(args)) => relay::run(&args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Report { dir }) => report::again(&dir).map(|()| ExitCode::SUCCESS),
+        None => measure(&cli),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::from(3)
+    })
+}
+
+/// Exit codes: 0 every comparison counts; 1 one does not, and the report says why; 3 something could not be run.
+fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let ours = Contender::named(MILLRACE)?;
+    let peers = cli.peer.iter().map(|name| Contender::named(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut scenarios = cli.scenarios.clone();
+    if scenarios.is_empty() {
+        scenarios.extend_from_slice(<Scenario as clap::ValueEnum>::value_variants());
+    }
+    let machine = Machine::here();
+    let started = machine::now_utc();
+    let out = match &cli.out {
+        Some(dir) => dir.clone(),
+        None => {
+            let date = started.split('T').next().unwrap_or_default();
+            ground::repository()?.join("bench/runs").join(format!("{date}-{}", machine::name(&machine)))
+        }
+    };
+    std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    let mut run = Run {
+        started,
+        command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        effort: format!("{:?}", cli.effort).to_lowercase(),
+        machine,
+        broker: ground::BROKER_JVM.iter().map(|option| (*option).to_owned()).collect(),
+        outcomes: Vec::new(),
+    };
+    let mut ground = Ground::start()?;
+    let mut known = Known::default();
+    for scenario in scenarios {
+        for peer in &peers {
+            if !scenario.is_for(peer) {
+                continue;
+            }
+            eprintln!("{} against {}", scenario.name(), peer.name);
+            let outcome = compare(&mut ground, scenario, &ours, peer, cli.effort, &mut known)?;
+            run.outcomes.push(outcome);
+            // Written after each, so that a run that is cut short has something to show.
+            report::write(&out, &run)?;
+        }
+    }
+    eprintln!("report: {}", out.join("report.md").display());
+    let counts = run.outcomes.iter().all(|outcome| outcome.void.is_empty());
+    Ok(ExitCode::from(u8::from(!counts)))
+}
+
+fn compare(
+    ground: &mut Ground,
+    scenario: Scenario,
+    ours: &Contender,
+    theirs: &Contender,
+    effort: Effort,
+    known: &mut Known,
+) -> anyhow::Result<Outcome> {
+    let order = blocks(effort.times(scenario));
+    let mut done = Vec::new();
+    for (number, side) in order.iter().enumerate() {
+        let contender = if *side == statistics::Side::A { ours } else { theirs };
+        eprintln!("  block {} of {}: {}", number + 1, order.len(), contender.name);
+        let block = scenario
+            .block(ground, contender, *side, theirs, effort, known)
+            .with_context(|| format!("{}, {}", scenario.name(), contender.name))?;
+        for figure in &block.figures {
+            eprintln!("    {}: {:.4} {}", figure.name, figure.value, figure.unit);
+        }
+        for why in &block.void {
+            eprintln!("    VOID: {why}");
+        }
+        done.push(block);
+    }
+    let comparisons = result::compare(&done);
+    Ok(Outcome {
+        scenario: scenario.name(),
+        title: scenario.title(),
+        ours: ours.clone(),
+        theirs: theirs.clone(),
+        void: result::void(&done, &comparisons),
+        comparisons,
+        blocks: done,
+    })
+}

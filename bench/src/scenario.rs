@@ -1,0 +1,557 @@
+//! What is done with a contender, and which figures come of it; the same for every contender. Owns the scenarios and how
+//! long each takes; never compares.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::contender::Contender;
+use crate::ground::{Ground, Numbers};
+use crate::rate::Search;
+use crate::result::{Better, Block};
+use crate::session::{Session, Setup, Window};
+use crate::statistics::Side;
+use crate::workload::Workload;
+
+/// The scenarios, the most telling first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+pub(crate) enum Scenario {
+    /// The same decisions: a small mixed load, then every order cancelled, and a full audit
+    Conformance,
+    /// Sustainable rate, and what an order costs
+    Orders,
+    /// 100 orders a second: latency and what idling costs
+    Light,
+    /// Latency at a quarter, a half and three quarters of the peer's sustainable rate
+    Latency,
+    /// From nothing to the first confirmed order
+    Start,
+    /// SIGKILL with orders on their way, restart on the disk that was left
+    Crash,
+    /// Local state gone: restored from the topics
+    Restore,
+    /// Commit intervals against latency and throughput
+    CommitSweep,
+    /// One hot SKU, sold out: sold equals stock exactly
+    FlashSale,
+    /// The contender on one CPU, broker and harness on the other
+    Quota,
+    /// Throughput and memory as the stores grow
+    Keys,
+    /// Growth of memory at a steady rate
+    Soak,
+}
+
+/// How long things take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub(crate) enum Effort {
+    /// Only whether everything runs; its figures say nothing
+    Smoke,
+    /// Rough figures in minutes
+    Short,
+    /// Figures to be quoted
+    Full,
+}
+
+/// The lengths of one effort.
+struct Lengths {
+    warm_window: Duration,
+    warm_at_most: Duration,
+    probe: Duration,
+    tolerance: f64,
+    tries: usize,
+    measure: Duration,
+    /// Orders on their way under pressure.
+    in_flight: u64,
+    /// Orders in the stores where it matters.
+    keys: u64,
+    key_steps: &'static [u64],
+    soak: Duration,
+}
+
+impl Effort {
+    fn lengths(self) -> Lengths {
+        let seconds = Duration::from_secs;
+        match self {
+            Self::Smoke => Lengths {
+                warm_window: seconds(1),
+                warm_at_most: seconds(4),
+                probe: seconds(3),
+                tolerance: 0.3,
+                tries: 2,
+                measure: seconds(3),
+                in_flight: 1_000,
+                keys: 3_000,
+                key_steps: &[2_000, 6_000],
+                soak: seconds(5),
+            },
+            Self::Short => Lengths {
+                warm_window: seconds(5),
+                warm_at_most: seconds(30),
+                probe: seconds(8),
+                tolerance: 0.08,
+                tries: 6,
+                measure: seconds(15),
+                in_flight: 20_000,
+                keys: 100_000,
+                key_steps: &[10_000, 100_000, 300_000],
+                soak: seconds(60),
+            },
+            Self::Full => Lengths {
+                warm_window: seconds(5),
+                warm_at_most: seconds(180),
+                probe: seconds(30),
+                tolerance: 0.02,
+                tries: 12,
+                measure: seconds(60),
+                in_flight: 20_000,
+                keys: 1_000_000,
+                key_steps: &[10_000, 100_000, 1_000_000, 10_000_000],
+                soak: seconds(3_600),
+            },
+        }
+    }
+
+    /// How often A B B A.
+    pub(crate) fn times(self, scenario: Scenario) -> usize {
+        match (self, scenario) {
+            (Self::Smoke | Self::Short, _) | (_, Scenario::Soak | Scenario::Keys | Scenario::Conformance) => 1,
+            (Self::Full, _) => 3,
+        }
+    }
+}
+
+/// What was found earlier in the run: the sustainable rates, where to begin to look for the next.
+#[derive(Default)]
+pub(crate) struct Known {
+    pub(crate) rates: BTreeMap<String, f64>,
+}
+
+impl Scenario {
+    pub(crate) fn title(self) -> String {
+        let value = self.to_possible_value();
+        value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
+    }
+
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether contenders without promises can be in it.
+    pub(crate) fn is_for(self, contender: &Contender) -> bool {
+        let for_all = matches!(self, Self::Orders | Self::Light | Self::Latency | Self::Quota);
+        contender.is_audited() || for_all
+    }
+
+    /// Runs one block: one contender on fresh topics. `peer` is the other side, whose rate some scenarios go by.
+    pub(crate) fn block(
+        self,
+        ground: &mut Ground,
+        contender: &Contender,
+        side: Side,
+        peer: &Contender,
+        effort: Effort,
+        known: &mut Known,
+    ) -> anyhow::Result<Block> {
+        let lengths = effort.lengths();
+        let setup = Setup { orders_max: 4_000_000, in_flight: lengths.in_flight, ..Setup::default() };
+        match self {
+            Self::Conformance => conformance(ground, contender, side, effort),
+            Self::Orders => orders(ground, contender, side, &setup, &lengths, known),
+            Self::Light => light(ground, contender, side, &setup, &lengths),
+            Self::Latency => {
+                let rate = peer_rate(ground, peer, &setup, &lengths, known)?;
+                latency(ground, contender, side, &setup, &lengths, rate)
+            }
+            Self::Start => start(ground, contender, side, &setup),
+            Self::Crash => crash(ground, contender, side, &setup, &lengths),
+            Self::Restore => restore(ground, contender, side, &setup, &lengths),
+            Self::CommitSweep => sweep(ground, contender, side, &setup, &lengths, effort),
+            Self::FlashSale => flash_sale(ground, contender, side, effort),
+            Self::Quota => quota(ground, contender, side, &setup, &lengths),
+            Self::Keys => keys(ground, contender, side, &setup, &lengths),
+            Self::Soak => soak(ground, contender, side, &setup, &lengths),
+        }
+    }
+}
+
+/// Audits and ends the session.
+fn finish(mut session: Session<'_>, block: &mut Block) -> anyhow::Result<()> {
+    if session.contender.is_audited() {
+        block.audited(session.audit()?);
+    }
+    session.stop()
+}
+
+fn conformance(ground: &mut Ground, contender: &Contender, side: Side, effort: Effort) -> anyhow::Result<Block> {
+    let orders = if effort == Effort::Smoke { 600 } else { 3_000 };
+    // Few SKUs with little stock, so that many orders fall short; declined cards and repetitions among them.
+    let workload = Workload { skus: 40, stock: orders / 16, declined: 0.1, repeated: 0.2, ..Workload::default() };
+    let setup = Setup { workload, orders_max: orders as usize, ..Setup::default() };
+    let mut block = Block::new(contender, side, &setup);
+    let mut session = Session::open(ground, contender, &setup)?;
+    block.window("mixed", session.at_rate(500.0, Duration::from_secs(orders as u64 / 500 + 1))?);
+    let (decided, confirmed) = session.decided();
+    session.cancel_confirmed()?;
+    let audited = session.audit_with(&["--until", &session.sent().to_string()])?;
+    ensure!(confirmed > 0 && confirmed < decided, "{confirmed} of {decided} confirmed: that is no mixed load");
+    block.figure("orders audited to their end", "orders", Better::Higher, decided as f64);
+    block.audited(audited);
+    session.stop()?;
+    Ok(block)
+}
+
+fn orders(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+    known: &mut Known,
+) -> anyhow::Result<Block> {
+    let mut block = Block::new(contender, side, setup);
+    let mut session = Session::open(ground, contender, setup)?;
+    let (steady, warm) = session.warm_up(lengths.warm_window, lengths.warm_at_most)?;
+    let guess = known.rates.get(&contender.name).copied().unwrap_or(steady * 0.85);
+    let found = search(&mut session, guess, lengths)?;
+    block.figure("sustainable rate", "orders/s", Better::Higher, found.unwrap_or(0.0));
+    if let Some(rate) = found {
+        known.rates.insert(contender.name.clone(), rate);
+    } else {
+        block.void.push("no rate was sustained".to_owned());
+    }
+    let pressed = session.under_pressure(lengths.measure)?;
+    block.figure("rate under pressure", "orders/s", Better::Higher, pressed.decided_per_second);
+    costs(&mut block, &pressed);
+    block.figure("seconds until steady", "s", Better::Lower, warm);
+    block.figure("peak resident memory", "MiB", Better::Lower, session.usage().peak_resident_mib);
+    block.window("under pressure", pressed);
+    if let Some(rate) = found {
+        let at = session.at_rate(rate, lengths.measure)?;
+        block.figure("p99 at the sustainable rate", "ms", Better::Lower, at.latency.p99);
+        block.window("at the sustainable rate", at);
+    }
+    finish(session, &mut block)?;
+    Ok(block)
+}
+
+fn search(session: &mut Session<'_>, guess: f64, lengths: &Lengths) -> anyhow::Result<Option<f64>> {
+    let mut search = Search::new(guess, lengths.tolerance, lengths.tries);
+    let bound = session.contender.p99_bound();
+    let mut void = 0;
+    while let Some(rate) = search.next() {
+        let window = session.at_rate(rate, lengths.probe)?;
+        let sustained = window.is_sustained(bound);
+        eprintln!(
+            "    {rate:>8.0} orders/s: {}, p99 {:.0} ms, backlog {:+.0}/s, sender late {:.0} ms",
+            if sustained { "held" } else { "not held" },
+            window.latency.p99,
+            window.backlog_growth,
+            window.sender_late.p99
+        );
+        // A sender that is late while nothing piles up was kept off the CPU: try again, a few times.
+        if window.is_void() && !sustained && window.backlog_growth <= 0.0 && void < 2 {
+            void += 1;
+            continue;
+        }
+        search.tried(sustained);
+    }
+    Ok(search.found())
+}
+
+fn costs(block: &mut Block, window: &Window) {
+    block.figure("application CPU", "CPU s per million orders", Better::Lower, window.app_cpu_per_million());
+    block.figure("broker CPU", "CPU s per million orders", Better::Lower, window.broker_cpu_per_million());
+    let orders = window.decided_until_drained as f64;
+    block.figure("log entries", "per order", Better::Lower, window.log_entries as f64 / window.sent.max(1) as f64);
+    block.figure(
+        "transactions",
+        "per second",
+        Better::Lower,
+        window.transactions as f64 / window.seconds_until_drained,
+    );
+    let per = orders / window.transactions.max(1) as f64;
+    block.figure("orders in a transaction", "orders", Better::Higher, per);
+}
+
+fn light(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+) -> anyhow::Result<Block> {
+    let mut block = Block::new(contender, side, setup);
+    let mut session = Session::open(ground, contender, setup)?;
+    session.warm_up(lengths.warm_window, lengths.warm_at_most)?;
+    session.at_rate(100.0, lengths.warm_window)?;
+    let window = session.at_rate(100.0, lengths.measure.max(Duration::from_secs(5)))?;
+    latencies(&mut block, "at 100 orders/s", &window);
+    block.figure("CPU at 100 orders/s", "cores", Better::Lower, window.app_cores());
+    block.window("100 orders/s", window);
+    let idle = session.idle(lengths.measure.min(Duration::from_secs(20)))?;
+    block.figure("CPU idle", "cores", Better::Lower, idle.max(1e-4));
+    finish(session, &mut block)?;
+    Ok(block)
+}
+
+fn latencies(block: &mut Block, at: &str, window: &Window) {
+    let latency = window.latency;
+    for (name, value) in [("p50", latency.p50), ("p99", latency.p99), ("p99.9", latency.p999)] {
+        block.figure(&format!("{name} {at}"), "ms", Better::Lower, value);
+    }
+}
+
+/// What the peer sustains, where it is not known yet: four fifths of what it does under pressure.
+fn peer_rate(
+    ground: &mut Ground,
+    peer: &Contender,
+    setup: &Setup,
+    lengths: &Lengths,
+    known: &mut Known,
+) -> anyhow::Result<f64> {
+    if let Some(rate) = known.rates.get(&peer.name) {
+        return Ok(*rate);
+    }
+    let mut session = Session::open(ground, peer, setup)?;
+    let (steady, _) = session.warm_up(lengths.warm_window, lengths.warm_at_most)?;
+    session.stop()?;
+    known.rates.insert(peer.name.clone(), steady * 0.8);
+    Ok(steady * 0.8)
+}
+
+fn latency(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+    peer_rate: f64,
+) -> anyhow::Result<Block> {
+    let mut block = Block::new(contender, side, setup);
+    let mut session = Session::open(ground, contender, setup)?;
+    session.warm_up(lengths.warm_window, lengths.warm_at_most)?;
+    for share in [0.5, 0.25, 0.75] {
+        session.at_rate(peer_rate * share, lengths.warm_window)?;
+        let window = session.at_rate(peer_rate * share, lengths.measure)?;
+        latencies(&mut block, &format!("at {:.0} % of the peer's rate", share * 100.0), &window);
+        block.window(&format!("{:.0} orders/s", peer_rate * share), window);
+    }
+    finish(session, &mut block)?;
+    Ok(block)
+}
+
+/// Between two orders that look for a sign of life.
+const PROBE_GAP: Duration = Duration::from_millis(20);
+
+fn start(ground: &mut Ground, contender: &Contender, side: Side, setup: &Setup) -> anyhow::Result<Block> {
+    let mut block = Block::new(contender, side, setup);
+    let mut session = Session::prepare(ground, contender, setup)?;
+    let since = Instant::now();
+    session.start()?;
+    session.until_one_is_confirmed(PROBE_GAP)?;
+    block.figure("start to first confirmed order", "s", Better::Lower, since.elapsed().as_secs_f64());
+    finish(session, &mut block)?;
+    Ok(block)
+}
+
+/// Brings so many orders into the stores.
+fn fill(session: &mut Session<'_>, orders: u64) -> anyhow::Result<()> {
+    while session.sent() < orders {
+        session.pressed_until(orders)?;
+    }
+    session.drain()?;
+    Ok(())
+}
+
+fn crash(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+) -> anyhow::Result<Block> {
+    let mut block = Block::new(contender, side, setup);
+    let mut session = Session::open(ground, contender, setup)?;
+    fill(&mut session, lengths.keys)?;
+    session.leave_on_their_way(2_000)?;
+    session.kill();
+    let since = Instant::now();
+    session.start()?;
+    session.until_one_is_confirmed(PROBE_GAP)?;
+    block.figure("SIGKILL to next confirmed order", "s", Better::Lower, since.elapsed().as_secs_f64());
+    finish(session, &mut block)?;
+    Ok(block)
+}
+
+/// Longer than any session time-out here, so that a group has forgotten who was in it.
+const UNTIL_FORGOTTEN: Duration = Duration::from_secs(50);
+
+fn restore(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+) -> anyhow::Result<Block> {
+    let mut block = Block::new(contender, side, setup);
+    let mut session = Session::open(ground, contender, setup)?;
+    fill(&mut session, lengths.keys)?;
+    session.stop()?;
+    session.forget_state()?;
+    std::thread::sleep(UNTIL_FORGOTTEN);
+    let since = Instant::now();
+    session.start()?;
+    session.until_one_is_confirmed(PROBE_GAP)?;
+    let took = since.elapsed().as_secs_f64();
+    block.figure("empty disk to next confirmed order", "s", Better::Lower, took);
+    block.figure("orders restored", "orders/s", Better::Higher, session.decided().0 as f64 / took);
+    finish(session, &mut block)?;
+    Ok(block)
+}
+
+fn sweep(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+    effort: Effort,
+) -> anyhow::Result<Block> {
+    let intervals: &[u64] = match effort {
+        Effort::Smoke => &[100],
+        Effort::Short => &[10, 100, 500],
+        Effort::Full => &[5, 10, 20, 50, 100, 200, 500, 1_000, 2_000],
+    };
+    let mut block = Block::new(contender, side, setup);
+    for &interval in intervals {
+        let numbers = Numbers { commit_latency_ms: Some(interval), ..setup.numbers.clone() };
+        let setup = Setup { numbers, ..setup.clone() };
+        let mut session = Session::open(ground, &contender.clone().with_commit_interval(interval), &setup)?;
+        session.warm_up(lengths.warm_window, lengths.warm_at_most)?;
+        let pressed = session.under_pressure(lengths.measure)?;
+        let named = |what: &str| format!("{what}, commit every {interval} ms");
+        block.figure(&named("rate under pressure"), "orders/s", Better::Higher, pressed.decided_per_second);
+        let half = session.at_rate(pressed.decided_per_second / 2.0, lengths.measure)?;
+        block.figure(&named("p50 at half of it"), "ms", Better::Lower, half.latency.p50);
+        block.figure(&named("p99 at half of it"), "ms", Better::Lower, half.latency.p99);
+        block.window(&named("under pressure"), pressed);
+        block.window(&named("half of it"), half);
+        finish(session, &mut block)?;
+    }
+    Ok(block)
+}
+
+fn flash_sale(ground: &mut Ground, contender: &Contender, side: Side, effort: Effort) -> anyhow::Result<Block> {
+    let stock: i64 = match effort {
+        Effort::Smoke => 500,
+        Effort::Short => 10_000,
+        Effort::Full => 100_000,
+    };
+    let workload = Workload { hot: Some(stock), ..Workload::default() };
+    let orders = stock.unsigned_abs() * 2;
+    let setup = Setup { workload, orders_max: orders as usize, ..Setup::default() };
+    let mut block = Block::new(contender, side, &setup);
+    let mut session = Session::open(ground, contender, &setup)?;
+    let since = Instant::now();
+    let window = session.at_once(orders)?;
+    block.figure("twice the stock ordered, all decided", "s", Better::Lower, since.elapsed().as_secs_f64());
+    let sold = session.decided().1;
+    if sold != stock.unsigned_abs() {
+        block.void.push(format!("{sold} sold of {stock}"));
+    }
+    block.window("sale", window);
+    finish(session, &mut block)?;
+    Ok(block)
+}
+
+fn quota(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+) -> anyhow::Result<Block> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    ensure!(cpus >= 2, "this needs two CPUs");
+    let (own, others) = ((cpus - 1).to_string(), format!("0-{}", cpus - 2));
+    let setup = Setup { cpus: Some(own), ..setup.clone() };
+    let mut block = Block::new(contender, side, &setup);
+    let pids = [ground.broker_pid(), std::process::id()];
+    for pid in pids {
+        confine(pid, &others)?;
+    }
+    let measured = (|| {
+        let mut session = Session::open(ground, contender, &setup)?;
+        session.warm_up(lengths.warm_window, lengths.warm_at_most)?;
+        let pressed = session.under_pressure(lengths.measure)?;
+        block.figure("rate under pressure", "orders/s", Better::Higher, pressed.decided_per_second);
+        costs(&mut block, &pressed);
+        block.window("under pressure", pressed);
+        finish(session, &mut block)
+    })();
+    for pid in pids {
+        confine(pid, &format!("0-{}", cpus - 1))?;
+    }
+    measured.map(|()| block)
+}
+
+/// Keeps a process and all its threads on these CPUs.
+fn confine(pid: u32, cpus: &str) -> anyhow::Result<()> {
+    let output = std::process::Command::new("taskset").args(["-acp", cpus, &pid.to_string()]).output()?;
+    if !output.status.success() {
+        bail!("taskset: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+fn keys(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+) -> anyhow::Result<Block> {
+    let most = lengths.key_steps.last().copied().unwrap_or(0);
+    let setup = Setup { orders_max: most as usize * 2 + 4_000_000, ..setup.clone() };
+    let mut block = Block::new(contender, side, &setup);
+    let mut session = Session::open(ground, contender, &setup)?;
+    session.warm_up(lengths.warm_window, lengths.warm_at_most)?;
+    for &keys in lengths.key_steps {
+        fill(&mut session, keys)?;
+        let window = session.under_pressure(lengths.measure)?;
+        let named = |what: &str| format!("{what} from {keys} orders");
+        block.figure(&named("rate under pressure"), "orders/s", Better::Higher, window.decided_per_second);
+        block.figure(&named("resident memory"), "MiB", Better::Lower, session.usage().resident_mib);
+        block.window(&named("under pressure"), window);
+    }
+    finish(session, &mut block)?;
+    Ok(block)
+}
+
+fn soak(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+) -> anyhow::Result<Block> {
+    const RATE: f64 = 1_000.0;
+    let setup = Setup { orders_max: (RATE * lengths.soak.as_secs_f64() * 1.2) as usize + 4_000_000, ..setup.clone() };
+    let mut block = Block::new(contender, side, &setup);
+    let mut session = Session::open(ground, contender, &setup)?;
+    session.warm_up(lengths.warm_window, lengths.warm_at_most)?;
+    let window = session.at_rate(RATE, lengths.soak)?;
+    let late = &window.looks[window.looks.len() / 2..];
+    let memory: Vec<(f64, f64)> = late.iter().map(|look| (look.at, look.app.resident_mib)).collect();
+    let last = late.last().map_or(0.0, |look| look.app.resident_mib);
+    block.figure("resident memory at the end", "MiB", Better::Lower, last);
+    block.figure("p99", "ms", Better::Lower, window.latency.p99);
+    block.figure("growth of memory, second half", "MiB/h", Better::Lower, crate::statistics::slope(&memory) * 3_600.0);
+    block.window("steady rate", window);
+    finish(session, &mut block)?;
+    Ok(block)
+}
