@@ -30,7 +30,7 @@ fn every_fault_is_reported_at_once_with_its_place() {
             .replace("write_out = \"5s\"", "write_out = \"5 seconds\"")
             .replace("stock = [\"stock\"]", "stock = [\"stok\"]")
     });
-    assert!(text.contains("9:13") && text.contains("no duration"), "{text}");
+    assert!(text.contains("10:13: ") && text.contains("no duration"), "{text}");
     assert!(text.contains("there is no topic orders.plaecd"), "{text}");
     assert!(text.contains("there is no processor stok"), "{text}");
     assert!(text.contains("processor intake has no input"), "{text}");

@@ -164,13 +164,13 @@ mod tests {
         let (named, apart) = (topology(), topology().regrouped(As::OnePerProcessor));
         let mut world = World::default();
         world.read(&named, |_, place| 100 + Offset::from(place.1));
-        // intake 1, payment 2, fulfillment 5, tracking 4 inputs, 4 partitions each; stock stays as it is.
-        assert_eq!(world.regroup(&apart), Ok(48));
+        // intake 1, payment 2, fulfillment 6, tracking 4 inputs, 4 partitions each; stock stays as it is.
+        assert_eq!(world.regroup(&apart), Ok(52));
         // The groups apart read on; what `orders` had committed before is old now and must not be found again.
         world.read(&apart, |_, place| 200 + Offset::from(place.1));
         assert_eq!(world.regroup(&named), Ok(36));
         world.read(&named, |_, _| 300);
-        assert_eq!(world.regroup(&apart), Ok(48));
+        assert_eq!(world.regroup(&apart), Ok(52));
     }
 
     #[test]
@@ -196,8 +196,8 @@ mod tests {
         let differing = plan(&former, &named, &world.known).unwrap_err();
         assert_eq!(
             differing.len(),
-            8,
-            "two of its inputs have other readers, which have read on from 0: {differing:?}"
+            12,
+            "three of its inputs have other readers, which have read on from 0: {differing:?}"
         );
         world.known.starts = topology()
             .topics
@@ -205,7 +205,7 @@ mod tests {
             .flat_map(|topic| (0..topic.partitions).map(|p| ((topic.name.to_string(), p), 5)))
             .collect();
         let carried = plan(&former, &named, &world.known).expect("the topics begin at 5");
-        assert_eq!(carried.len(), 28, "what only tracking reads is begun at the beginning, as it would have been");
+        assert_eq!(carried.len(), 32, "what only tracking reads is begun at the beginning, as it would have been");
     }
 
     #[test]
