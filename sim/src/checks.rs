@@ -81,7 +81,8 @@ impl Reading {
                         let place = format!("{}-{} offset {}", topic.name, at.partition, record.offset);
                         self.twice.push(format!("{place}: the event {id} is there twice"));
                     }
-                    if topic.origin != Origin::DeadLetters
+                    // A record that is parked behind another of its key stands in a changelog, and has had no effect yet.
+                    if topic.origin == Origin::Named
                         && let Some((from, partition, offset)) = id.and_then(|id| cause_of(id))
                     {
                         let place = (from.to_owned(), partition, key.to_vec());
