@@ -67,16 +67,29 @@ pub(crate) struct Task {
 pub(crate) struct DeadLetterWindow {
     since: Timestamp,
     count: u64,
+    /// Of these, in the open transaction.
+    uncommitted: u64,
 }
 
 impl DeadLetterWindow {
     /// Counts one; gives how many this minute has seen.
     pub(crate) fn add(&mut self, now: Timestamp) -> u64 {
         if now - self.since >= 60_000 {
-            *self = Self { since: now, count: 0 };
+            *self = Self { since: now, ..Self::default() };
         }
         self.count += 1;
+        self.uncommitted += 1;
         self.count
+    }
+
+    /// The transaction stands, and its letters with it.
+    pub(crate) fn committed(&mut self) {
+        self.uncommitted = 0;
+    }
+
+    /// The transaction is gone: its letters were never written, and will be counted when they are.
+    pub(crate) fn dropped(&mut self) {
+        self.count = self.count.saturating_sub(std::mem::take(&mut self.uncommitted));
     }
 }
 
@@ -238,6 +251,7 @@ impl AssignedPartition {
         }
         for task in &mut self.tasks {
             task.undo.clear();
+            task.letters.dropped();
             for store in &mut task.stores {
                 if planted::is(planted::Defect::OverlayKept) {
                     continue;

@@ -381,6 +381,12 @@ impl<B: Broker> StreamThread<B> {
         let holds_state = |task: &Task| task.stores.iter().any(|store| !store.is_empty().unwrap_or(false));
         if assigned.never_committed && assigned.tasks.iter().any(holds_state) {
             let group = self.topology.group(key.0);
+            // Since it was asked, another member may have begun the partition: then this one comes late, not anew.
+            let inputs = assigned.inputs.iter().map(|input| TopicPartition { topic: input.topic, partition: key.1 });
+            if self.broker.committed(key.0, &inputs.collect::<Vec<_>>())?.iter().any(Option::is_some) {
+                let reason = format!("another member of {group} began partition {} meanwhile", key.1);
+                return Err(Trouble::Broker(BrokerError::Abort(reason)));
+            }
             return Err(Trouble::Stop(format!(
                 "the group {group} has no committed offsets for partition {}, but its stores hold state: the offsets have \
                  expired (offsets.retention.minutes of the broker), or were deleted. Set the group's offsets before starting \

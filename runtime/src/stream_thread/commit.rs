@@ -94,6 +94,7 @@ impl<B: Broker> StreamThread<B> {
         };
         let (partition, inputs) = (assigned.partition, &assigned.inputs);
         for task in &mut assigned.tasks {
+            task.letters.committed();
             let spec = self.topology.processor(task.id.processor);
             for (at, store) in task.stores.iter_mut().enumerate() {
                 for topic in spec.stores[at].tables.iter().chain(&spec.stores[at].changelog) {

@@ -152,7 +152,13 @@ impl<B: Broker> StreamThread<B> {
             let globals = &self.globals[usize::from(task.id.processor.0)];
             let outcome = match queue_of(task, record.key) {
                 Some(queue) if !planted::is(planted::Defect::QueueOvertaken) => {
-                    desk.park(task, queue, &record, "an earlier record of this key is parked")
+                    // Tables take it up where it stands, as a restore would: their position moves past it.
+                    match fold_input(task, &record, &topology) {
+                        Ok(()) | Err(Failure::Poison(_)) => {
+                            desk.park(task, queue, &record, "an earlier record of this key is parked")
+                        }
+                        Err(failure) => Err(failure),
+                    }
                 }
                 _ => desk.work(task, globals, |processor, step| processor.process(&record, step), Some(&record)),
             };
@@ -199,6 +205,8 @@ impl<B: Broker> StreamThread<B> {
                             )));
                         }
                         OnPoison::Park if !record.key.is_empty() => {
+                            // As above; what its fold refused stays out of the table.
+                            let _ = fold_input(task, &record, &topology);
                             let _ = desk.park(task, Queue::default(), &record, &reason);
                             *self.report.parked.entry(task.id.processor).or_default() += 1;
                         }
