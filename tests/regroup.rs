@@ -10,6 +10,8 @@ use std::time::Duration;
 use millrace_audit::Phase;
 use millrace_schemas::{OrderEvent, OrderStatus, topics};
 use millrace_worker::BulkProducer;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use support::processes::{Ground, ProcessShop};
 use support::{Shop, audit, order, orders, place, rejections, stock};
 
@@ -75,14 +77,27 @@ fn there_and_back(ground: Ground) {
     every_order_is_confirmed_once(&mut shop, 600);
 }
 
+/// The positions that the group has committed in the topic, of the partitions where it has.
+fn committed(shop: &ProcessShop, group: &str, topic: &str) -> Vec<i64> {
+    let mut config = rdkafka::ClientConfig::new();
+    config.set("bootstrap.servers", &shop.kafka).set("group.id", group);
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition_range(topic, 0, 3);
+    let told = consumer.committed_offsets(asked, PATIENCE).unwrap();
+    told.elements().iter().filter_map(|partition| partition.offset().to_raw()).filter(|offset| *offset >= 0).collect()
+}
+
 /// Groups that are to become one stand at different offsets: nothing is chosen, and what to do is said.
 fn one_that_is_behind(ground: Ground) {
     let Some(mut shop) = shop(ground, true) else { return };
     assert_eq!(shop.take_worker("one").stop(), Some(0));
     shop.start_worker_of(&["intake", "fulfillment", "tracking", "stock"], "without-payment", &[]);
     place_many(&mut shop, 0, 50);
-    let accepted = |shop: &mut ProcessShop| shop.records(&[topics::ORDERS_ACCEPTED]).len() == 50;
-    shop.until("every order is accepted", &mut |shop| accepted(shop));
+    // On every partition fulfillment is past what payment never read.
+    shop.until("fulfillment has read accepted orders everywhere", &mut |shop| {
+        committed(shop, "millrace.fulfillment", topics::ORDERS_ACCEPTED).iter().filter(|next| **next > 0).count() == 4
+    });
     assert_eq!(shop.take_worker("without-payment").stop(), Some(0));
     let (code, said) = shop.regroup(false, &[]);
     assert_eq!(code, REFUSED, "{said}");

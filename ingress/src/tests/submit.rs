@@ -405,8 +405,8 @@ async fn a_card_number_is_refused_wherever_it_stands_and_never_repeated() {
         let reply = shop.place("k", &full).await;
         reply.problem(422, "card-data");
         assert_eq!(reply.pointers(), [pointer]);
-        assert!(!reply.text.replace([' ', '-'], "").contains("4111"), "{}", reply.text);
-        assert!(!reply.text.contains("378282246310005"));
+        let said = reply.text.replace([' ', '-'], "");
+        assert!(!said.contains("411111111111") && !said.contains("378282246310005"), "{said}");
     }
     assert!(shop.log().is_empty());
     // A token that merely has digits passes.

@@ -151,26 +151,26 @@ impl<B: Broker> StreamThread<B> {
             let mut desk = Desk { topology: &topology, now, outbox: &mut self.outbox, counts: &mut self.counts };
             let globals = &self.globals[usize::from(task.id.processor.0)];
             let outcome = match queue_of(task, record.key) {
-                Some(queue) if !planted::is(planted::Defect::QueueOvertaken) => {
-                    // Tables take it up where it stands, as a restore would: their position moves past it.
-                    match fold_input(task, &record, &topology) {
-                        Ok(()) | Err(Failure::Poison(_)) => {
-                            desk.park(task, queue, &record, "an earlier record of this key is parked")
-                        }
-                        Err(failure) => Err(failure),
-                    }
-                }
-                _ => desk.work(task, globals, |processor, step| processor.process(&record, step), Some(&record)),
+                Some(queue) if !planted::is(planted::Defect::QueueOvertaken) => keep_input(task, &record, &topology)
+                    .map(|()| desk.park(task, queue, &record, "an earlier record of this key is parked")),
+                _ => fold_input(task, &record, &topology)
+                    .and_then(|()| desk.work(task, globals, |processor, step| processor.process(&record, step))),
             };
             task.processed += 1;
             task.newest = task.newest.max(record.timestamp);
             if task.ages_ms.len() < super::report::AGES_MAX {
                 task.ages_ms.push(u32::try_from((now - record.timestamp).max(0)).unwrap_or(u32::MAX));
             }
-            let Err(failure) = outcome else { continue };
+            let Err(mut failure) = outcome else { continue };
             task.roll_back();
             self.outbox.truncate(mark);
             self.counts.truncate(counted_here);
+            // What the processor refuses stays in the tables nevertheless: they hold what their topics hold.
+            if matches!(failure, Failure::Poison(_))
+                && let Err(other) = keep_input(task, &record, &topology)
+            {
+                failure = other;
+            }
             match failure {
                 Failure::NotYet(reason) => {
                     for task in &mut assigned.tasks {
@@ -205,9 +205,7 @@ impl<B: Broker> StreamThread<B> {
                             )));
                         }
                         OnPoison::Park if !record.key.is_empty() => {
-                            // As above; what its fold refused stays out of the table.
-                            let _ = fold_input(task, &record, &topology);
-                            let _ = desk.park(task, Queue::default(), &record, &reason);
+                            desk.park(task, Queue::default(), &record, &reason);
                             *self.report.parked.entry(task.id.processor).or_default() += 1;
                         }
                         OnPoison::Park | OnPoison::DeadLetter => {
@@ -296,7 +294,7 @@ impl<B: Broker> StreamThread<B> {
             desk.retry_parked(task, globals, state, &mut self.report)
         } else {
             let due = Due { store, key: state, deadline };
-            desk.work(task, globals, |processor, step| processor.on_deadline(&due, step), None)
+            desk.work(task, globals, |processor, step| processor.on_deadline(&due, step))
         };
         *self.report.deadlines.entry(processor).or_default() += 1;
         self.conclude(key, processor, outcome, Cause::Deadline(state, key.1, store, deadline))
@@ -346,7 +344,7 @@ impl<B: Broker> StreamThread<B> {
             let mut desk = Desk { topology: &topology, now, outbox: &mut self.outbox, counts: &mut self.counts };
             let answered = Answered { store, key: &state, id: &answer.id, response: &answer.response };
             let globals = &self.globals[usize::from(processor.0)];
-            let outcome = desk.work(task, globals, |processor, step| processor.on_answer(&answered, step), None);
+            let outcome = desk.work(task, globals, |processor, step| processor.on_answer(&answered, step));
             return self.conclude(key, processor, outcome, Cause::Answer(&state, &answer.id));
         }
         Ok(())
@@ -414,18 +412,14 @@ struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    /// Lets the processor work, tables over the record first.
+    /// Lets the processor work.
     fn work(
         &mut self,
         task: &mut Task,
         globals: &[crate::global::GlobalTable],
         act: impl FnOnce(&mut dyn crate::processor::Processor, &mut Step<'_>) -> Outcome,
-        record: Option<&Record<'_>>,
     ) -> Outcome {
         let spec = self.topology.processor(task.id.processor);
-        if let Some(record) = record {
-            fold_input(task, record, self.topology)?;
-        }
         let mut step = Step {
             now: self.now,
             partition: task.id.partition,
@@ -442,7 +436,7 @@ impl Desk<'_> {
     }
 
     /// Puts a record at the end of its key's queue. A queue that is too long gives its head to the dead letters.
-    fn park(&mut self, task: &mut Task, mut queue: Queue, record: &Record<'_>, reason: &str) -> Outcome {
+    fn park(&mut self, task: &mut Task, mut queue: Queue, record: &Record<'_>, reason: &str) {
         if queue.records.is_empty() {
             queue.next_try = self.now + self.topology.engine.park_retry_ms;
         }
@@ -455,7 +449,6 @@ impl Desk<'_> {
             }
         }
         self.put_queue(task, record.key, &queue);
-        Ok(())
     }
 
     fn put_queue(&mut self, task: &mut Task, key: &[u8], queue: &Queue) {
@@ -491,7 +484,8 @@ impl Desk<'_> {
             let head = queue.records[0].clone();
             let record = Record::of(&head.topic, head.partition, &head.record);
             let (mark, undone, counted) = (self.outbox.mark(), task.undo.len(), self.counts.len());
-            match self.work(task, globals, |processor, step| processor.process(&record, step), Some(&record)) {
+            // The tables took it up when it was parked.
+            match self.work(task, globals, |processor, step| processor.process(&record, step)) {
                 Ok(()) => {
                     queue.records.remove(0);
                     queue.tries = 0;
@@ -539,26 +533,41 @@ impl Desk<'_> {
     }
 }
 
-/// The input's own tables take the record up before the processor sees it.
+/// The input's own tables take the record up, once and where it stands, as a restore would: before the processor sees it,
+/// and whatever becomes of it then. A record that is poison to one of them is so to that one only.
 fn fold_input(task: &mut Task, record: &Record<'_>, topology: &Topology) -> Outcome {
     let spec = topology.processor(task.id.processor);
+    let mut refused = Ok(());
     for (store, definition) in task.definition.stores.iter().enumerate() {
         for table in definition.tables.iter().filter(|table| table.topic == record.topic) {
-            // A record the table already holds: parked once, or read before the commit position was moved back.
+            // A record the table already holds: read before the commit position was moved back.
             let at = spec.inputs.iter().find(|id| *topology.topic(**id).name == *record.topic);
             let applied = at.and_then(|topic| {
                 task.stores[store].position(TopicPartition { topic: *topic, partition: record.partition })
             });
-            if applied.is_some_and(|next: Offset| record.offset < next) && task.parked.is_none() {
+            if applied.is_some_and(|next: Offset| record.offset < next) {
                 continue;
             }
-            if let Some(entry) = crate::step::change(&task.stores[store], &table.fold, record)? {
-                let (key, before) = task.stores[store].write(record.key, entry);
-                task.undo.push(crate::step::Undo { store, key, before });
+            match crate::step::change(&task.stores[store], &table.fold, record) {
+                Ok(None) => {}
+                Ok(Some(entry)) => {
+                    let (key, before) = task.stores[store].write(record.key, entry);
+                    task.undo.push(crate::step::Undo { store, key, before });
+                }
+                Err(poison @ Failure::Poison(_)) => refused = Err(poison),
+                Err(failure) => return Err(failure),
             }
         }
     }
-    Ok(())
+    refused
+}
+
+/// As [`fold_input`] for a record that is not processed, or not now: what is poison to a table is none of it.
+fn keep_input(task: &mut Task, record: &Record<'_>, topology: &Topology) -> Outcome {
+    match fold_input(task, record, topology) {
+        Err(Failure::Poison(_)) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 fn queue_of(task: &Task, key: &[u8]) -> Option<Queue> {
