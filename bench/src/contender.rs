@@ -25,9 +25,18 @@ pub(crate) struct Contender {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Kind {
-    Millrace { arguments: Vec<String> },
+    Millrace(Own),
     KafkaStreams(Streams),
     Relay { orders_per_transaction: u32 },
+}
+
+/// What Millrace is run with instead of what this repository has: for comparing it with itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Own {
+    /// Another build of the program.
+    program: Option<String>,
+    /// Other values in `[engine]` of the topology.
+    engine: Vec<(String, String)>,
 }
 
 /// Settings of a Kafka Streams application.
@@ -47,15 +56,17 @@ pub(crate) struct Running {
 
 impl Contender {
     /// By name. Kafka Streams may be followed by `-fused` (processors of one key joined in memory), then one of `-tuned`
-    /// (for throughput), `-latency`, `-at-least-once`, then `-session6` (six seconds of session time-out).
+    /// (for throughput), `-latency`, `-at-least-once`, then `-session6` (six seconds of session time-out). Millrace may be
+    /// followed by `:program=<path>` or `:<setting of the engine>=<value>`, several of them, comma-separated.
     pub(crate) fn named(name: &str) -> anyhow::Result<Self> {
         let kind = match name {
-            MILLRACE => Kind::Millrace { arguments: Vec::new() },
+            MILLRACE => Kind::Millrace(Own::default()),
             RELAY => Kind::Relay { orders_per_transaction: 2_000 },
+            _ if name.starts_with("millrace:") => Kind::Millrace(Own::with(&name["millrace:".len()..])?),
             _ => match name.strip_prefix(STREAMS) {
                 Some(settings) => Kind::KafkaStreams(Streams::with(settings)?),
                 None => {
-                    bail!("there is no contender {name}; there are millrace, relay, kafka-streams and its settings")
+                    bail!("there is no contender {name}; there are millrace, relay, kafka-streams and their settings")
                 }
             },
         };
@@ -66,7 +77,7 @@ impl Contender {
     pub(crate) fn with_commit_interval(mut self, millis: u64) -> Self {
         match &mut self.kind {
             Kind::KafkaStreams(streams) => streams.set("commit.interval.ms", &millis.to_string()),
-            Kind::Millrace { .. } | Kind::Relay { .. } => {} // in the topology
+            Kind::Millrace(_) | Kind::Relay { .. } => {} // in the topology
         }
         self
     }
@@ -74,8 +85,12 @@ impl Contender {
     /// How long a p99 may be for a rate to count as sustained, in milliseconds. A peer that is tuned to commit rarely is
     /// late by design; it is given the room.
     pub(crate) fn p99_bound(&self) -> f64 {
-        let tuned_for_throughput = self.name.contains("-tuned");
-        if tuned_for_throughput { 20_000.0 } else { 2_000.0 }
+        if self.is_tuned_for_throughput() { 20_000.0 } else { 2_000.0 }
+    }
+
+    /// Whether it is tuned to commit rarely.
+    pub(crate) fn is_tuned_for_throughput(&self) -> bool {
+        self.name.contains("-tuned")
     }
 
     /// Whether there are promises to audit.
@@ -89,16 +104,18 @@ impl Contender {
         let dir = ground.round_dir()?;
         let port = free_port()?;
         let (mut command, ready) = match &self.kind {
-            Kind::Millrace { arguments } => {
-                let mut command = on(cpus, &ground.millrace);
+            Kind::Millrace(own) => {
+                let program = own.program.as_ref().map_or(ground.millrace.as_path(), Path::new);
+                let file = dir.join(format!("{instance}.toml"));
+                std::fs::write(&file, own.topology(&std::fs::read_to_string(ground.topology_file()?)?)?)?;
+                let mut command = on(cpus, program);
                 command
                     .args(["run", "--all", "--instance", instance, "--psp", "simulated"])
                     .args(["--kafka", &ground.kafka, "--registry", &ground.registry])
                     .args(["--http", &format!("127.0.0.1:{port}"), "--data-dir"])
                     .arg(dir.join("state"))
                     .arg("--topology")
-                    .arg(ground.topology_file()?)
-                    .args(arguments);
+                    .arg(file);
                 (command, "metrics and health at")
             }
             Kind::KafkaStreams(streams) => {
@@ -132,6 +149,33 @@ fn on(cpus: Option<&str>, program: &Path) -> Command {
             command.args(["-c", cpus]).arg(program);
             command
         }
+    }
+}
+
+impl Own {
+    fn with(settings: &str) -> anyhow::Result<Self> {
+        let mut own = Self::default();
+        for setting in settings.split(',') {
+            match setting.split_once('=') {
+                Some(("program", path)) => own.program = Some(path.to_owned()),
+                Some((name, value)) => own.engine.push((name.to_owned(), value.to_owned())),
+                None => bail!("{setting} is no setting of millrace; one is program=<path>, or commit_records=20000"),
+            }
+        }
+        Ok(own)
+    }
+
+    /// The topology with these values in it; whether they are ones is for the program to say.
+    fn topology(&self, text: &str) -> anyhow::Result<String> {
+        let mut topology: toml::Table = text.parse()?;
+        for (name, value) in &self.engine {
+            let value = value.parse::<toml::Value>().unwrap_or_else(|_| value.clone().into());
+            match topology.get_mut("engine").and_then(toml::Value::as_table_mut) {
+                Some(engine) => _ = engine.insert(name.clone(), value),
+                None => bail!("the topology has no engine"),
+            }
+        }
+        Ok(topology.to_string())
     }
 }
 
@@ -225,6 +269,17 @@ mod tests {
         let Kind::KafkaStreams(streams) = swept.kind else { panic!() };
         assert!(streams.properties.contains(&("commit.interval.ms".into(), "50".into())), "the last word counts");
         assert_eq!(streams.properties.iter().filter(|(name, _)| name == "commit.interval.ms").count(), 1);
+    }
+
+    #[test]
+    fn millrace_can_be_compared_with_itself() {
+        let other = Contender::named("millrace:program=/tmp/other,commit_records=500,commit_latency=20ms").unwrap();
+        let Kind::Millrace(own) = other.kind else { panic!() };
+        assert_eq!(own.program.as_deref(), Some("/tmp/other"));
+        let made: toml::Table = own.topology(include_str!("../../topology.toml")).unwrap().parse().unwrap();
+        assert_eq!(made["engine"]["commit_records"].as_integer(), Some(500));
+        assert_eq!(made["engine"]["commit_latency"].as_str(), Some("20ms"));
+        assert!(Contender::named("millrace:faster").is_err());
     }
 
     #[test]

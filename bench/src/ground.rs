@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::node::ApacheKafka;
-use crate::process::Process;
+use crate::process::{Guard, Process};
 use crate::workload::{Workload, shop};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -51,6 +51,8 @@ pub(crate) struct Ground {
     pub(crate) registry: String,
     pub(crate) codec: Codec,
     pub(crate) runtime: tokio::runtime::Runtime,
+    /// Dropped before the directory, which then goes in the usual way.
+    _guard: Guard,
     dir: TempDir,
     /// How often the topics were made anew; names groups and directories.
     pub(crate) round: u16,
@@ -80,6 +82,7 @@ impl Ground {
             registry_process,
             millrace,
             repository,
+            _guard: Guard::over_directory(dir.path())?,
             dir,
             round: 0,
         };

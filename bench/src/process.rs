@@ -1,7 +1,9 @@
 //! Processes the harness starts, and what they use: CPU-seconds and memory as Linux tells them. Owns ending them, by their
-//! id and at the latest when the harness ends; never knows what they are for.
+//! id and at the latest when the harness ends, be it by SIGKILL; never knows what they are for.
 
 use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A process of ours with its log.
 pub(crate) struct Process {
     child: Child,
+    guard: Option<Guard>,
     log: PathBuf,
     name: String,
 }
@@ -24,9 +27,12 @@ impl Process {
     pub(crate) fn start(dir: &Path, name: &str, mut command: Command) -> anyhow::Result<Self> {
         let log = dir.join(format!("{name}.log"));
         let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        // In a group of its own: what a terminal sends to the harness is the harness's to pass on.
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).process_group(0);
         let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Self { child, log, name: name.to_owned() })
+        let mut process = Self { child, guard: None, log, name: name.to_owned() };
+        process.guard = Some(Guard::over_process(process.pid())?);
+        Ok(process)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -53,17 +59,26 @@ impl Process {
 
     /// An error when it has ended by itself.
     pub(crate) fn is_alive(&mut self) -> anyhow::Result<()> {
-        match self.child.try_wait()? {
+        match self.ended()? {
             None => Ok(()),
             Some(status) => bail!("{} has ended ({status}):\n{}", self.name, self.tail()),
         }
+    }
+
+    /// How it ended, if it has. Its id may be somebody else's from then on, so the guard forgets it.
+    fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        let status = self.child.try_wait()?;
+        if status.is_some() {
+            self.guard = None;
+        }
+        Ok(status)
     }
 
     /// Waits until it ends by itself.
     pub(crate) fn until_it_ends(&mut self, patience: Duration) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + patience;
         loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.ended()? {
                 return Ok(status);
             }
             if Instant::now() > deadline {
@@ -86,6 +101,8 @@ impl Process {
 
     fn end(&mut self) {
         let _ = self.child.kill();
+        // Until it is waited for, its id is nobody else's.
+        self.guard = None;
         let _ = self.child.wait();
     }
 
@@ -100,6 +117,44 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// A shell that cleans up once the harness is gone, however it went: its stdin is a pipe whose other end only the harness
+/// holds. Dropped, it does nothing.
+pub(crate) struct Guard {
+    shell: Child,
+}
+
+impl Guard {
+    fn over_process(pid: u32) -> anyhow::Result<Self> {
+        Self::start("kill -KILL \"$1\" 2>/dev/null", &pid.to_string())
+    }
+
+    /// Removes this directory, when the processes that write to it have had time to be ended.
+    pub(crate) fn over_directory(dir: &Path) -> anyhow::Result<Self> {
+        Self::start("sleep 2; rm -rf \"$1\"", &dir.to_string_lossy())
+    }
+
+    fn start(clean_up: &str, what: &str) -> anyhow::Result<Self> {
+        let shell = Command::new("sh")
+            .args(["-c", &format!("trap '' HUP INT TERM; read -r _ || {{ {clean_up}; }}"), "guard", what])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("cannot start sh")?;
+        Ok(Self { shell })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(mut pipe) = self.shell.stdin.take() {
+            let _ = pipe.write_all(b"over\n");
+        }
+        let _ = self.shell.wait();
     }
 }
 
@@ -165,6 +220,18 @@ mod tests {
             }
             assert!(Instant::now() < deadline, "{before:?}, then {now:?}");
         }
+    }
+
+    /// What a SIGKILL of the harness does to it is that the pipe breaks.
+    #[test]
+    fn a_process_does_not_outlive_the_harness() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        let mut process = Process::start(dir.path(), "sleep", command).unwrap();
+        drop(process.guard.as_mut().and_then(|guard| guard.shell.stdin.take()));
+        let status = process.until_it_ends(PATIENCE).unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
     }
 
     #[test]

@@ -24,6 +24,10 @@ use crate::workload::Workload;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long orders may be on their way after the last was sent.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(120);
+/// By what share of the rate the orders on their way may grow and the rate still count as sustained.
+const GROWTH_MAX: f64 = 0.02;
+/// And how much longer, in seconds, orders may take at the end of a window than before, without meaning anything.
+const LATENCY_NOISE: f64 = 0.15;
 /// How long the audit may take, or wait for orders to end.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(900);
 
@@ -75,6 +79,9 @@ pub(crate) struct Window {
     pub(crate) sent: u64,
     pub(crate) decided: u64,
     pub(crate) decided_per_second: f64,
+    /// The same in the second half of the window: without the time until the first order is through, and as the slope of
+    /// all looks, so that it does not matter where in a commit interval the window ends.
+    pub(crate) steady_per_second: f64,
     /// From the time an order was meant to be sent to the time its outcome was read, of the orders sent in the window.
     pub(crate) latency: Latency,
     /// How late the sender itself was.
@@ -116,7 +123,10 @@ impl Window {
     /// Whether the rate is one the contender can go on with: nothing piles up, nobody waits too long, nothing is lost.
     pub(crate) fn is_sustained(&self, p99_bound: f64) -> bool {
         let rate = self.rate.unwrap_or(self.decided_per_second);
-        self.lost == 0 && self.backlog_growth <= 0.02 * rate && self.latency.p99 <= p99_bound
+        let looked_at = (self.seconds * 2.0 / 3.0).max(1e-9);
+        // However steady it is, latency goes up and down by some hundred milliseconds.
+        let growth_max = rate * (GROWTH_MAX + LATENCY_NOISE / looked_at);
+        self.lost == 0 && self.backlog_growth <= growth_max && self.latency.p99 <= p99_bound
     }
 
     /// Whether the sender could not keep its own times: then the window says nothing.
@@ -226,9 +236,9 @@ impl<'a> Session<'a> {
         self.window(Pace::AtOnce { orders }, |_| false)
     }
 
-    /// Keeps the contender under pressure until three windows of this length agree, or for at most so long: what warms
-    /// up a Java machine. Gives what the last window came to, and how long it took to become steady.
-    pub(crate) fn warm_up(&mut self, window: Duration, at_most: Duration) -> anyhow::Result<(f64, f64)> {
+    /// Keeps the contender under pressure until three windows of this length lie within this share of their mean, or for
+    /// at most so long: what warms up a Java machine. Gives what it did a second in the end, and how long it took to become steady.
+    pub(crate) fn warm_up(&mut self, window: Duration, at_most: Duration, share: f64) -> anyhow::Result<(f64, f64)> {
         let mut rates: Vec<f64> = Vec::new();
         let mut mark = (0.0, 0);
         let seconds = window.as_secs_f64();
@@ -237,10 +247,9 @@ impl<'a> Session<'a> {
                 rates.push((look.decided - mark.1) as f64 / (look.at - mark.0));
                 mark = (look.at, look.decided);
             }
-            agree(&rates, 3, 0.03) || look.at >= at_most.as_secs_f64()
+            agree(&rates, 3, share) || look.at >= at_most.as_secs_f64()
         })?;
-        let steady = rates.last().copied().unwrap_or(used.decided_per_second);
-        Ok((steady, used.seconds))
+        Ok((used.steady_per_second, used.seconds))
     }
 
     /// As many orders on their way as it takes to keep it busy, whatever its latency.
@@ -319,6 +328,7 @@ impl<'a> Session<'a> {
             sent: sent - first,
             decided,
             decided_per_second: decided as f64 / seconds,
+            steady_per_second: steady(&looks),
             latency: Latency::of(took),
             sender_late: Latency::of(late),
             lost,
@@ -490,6 +500,12 @@ fn look(began: Instant, clock: &Clock, watch: &Watch, running: Option<&Running>,
     }
 }
 
+/// Decided a second in the second half of the looks.
+fn steady(looks: &[Look]) -> f64 {
+    let late = &looks[looks.len() / 2..];
+    slope(&late.iter().map(|look| (look.at, look.decided as f64)).collect::<Vec<_>>())
+}
+
 /// By how many a second the orders on their way grew, in the last two thirds of the looks.
 fn backlog_growth(looks: &[Look]) -> f64 {
     let late = &looks[looks.len() / 3..];
@@ -529,6 +545,7 @@ mod tests {
             sent: 10_000,
             decided: 10_000,
             decided_per_second: 1_000.0,
+            steady_per_second: 1_000.0,
             latency: Latency { p99: 50.0, ..Latency::default() },
             sender_late: Latency::default(),
             lost: 0,
@@ -551,7 +568,24 @@ mod tests {
         assert!(window().is_sustained(100.0));
         assert!(!window().is_sustained(40.0), "too late");
         assert!(!Window { lost: 1, ..window() }.is_sustained(100.0), "lost");
-        assert!(!Window { backlog_growth: 30.0, ..window() }.is_sustained(100.0), "grows");
+        // 2 % of the rate, and 150 ms of it over two thirds of ten seconds.
+        assert!(Window { backlog_growth: 42.0, ..window() }.is_sustained(100.0));
+        assert!(!Window { backlog_growth: 43.0, ..window() }.is_sustained(100.0), "grows");
+    }
+
+    /// Decisions that come in bursts, as of one who commits every two seconds.
+    #[test]
+    fn bursts_do_not_hide_what_is_done_a_second() {
+        for seconds in [16, 17, 19] {
+            let mut looks = looks(1_000.0, 1_000.0);
+            looks.resize(seconds * 4, looks[0]);
+            for (n, look) in looks.iter_mut().enumerate() {
+                look.at = n as f64 / 4.0;
+                look.decided = ((look.at / 2.0).floor() * 2_000.0) as u64;
+            }
+            let steady = steady(&looks);
+            assert!((900.0..1_100.0).contains(&steady), "{steady} in {seconds} s");
+        }
     }
 
     #[test]
