@@ -1,4 +1,4 @@
-//! `make chaos`, and one campaign in `make test`: every kind of fault once, under load, and the verdict. Has no test
+//! `make chaos`, and one campaign in `make test`: every kind of fault twice, under load, and the verdict. Has no test
 //! harness, so that progress is seen and arguments are its own.
 
 #![allow(clippy::unwrap_used)]
@@ -27,9 +27,9 @@ const IN_TESTS: Settings = Settings {
     brokers: 1,
     workers: 2,
     kinds: Vec::new(),
-    length: Length::Rounds(1),
-    orders: 20_000,
-    rate: 50.0,
+    length: Length::Rounds(2),
+    orders: 60_000,
+    rate: 150.0,
     hurry: 60,
 };
 
