@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes sure that everything a build needs is on this machine: Rust, a C and a C++ compiler and
-# make (for librdkafka, which is built from source), and curl for the README's examples. Installs
+# make (for librdkafka, which is built from source), and curl for the README's examples; with the
+# argument "test" also Python with venv, for the tests of other clients. Installs
 # what is missing on Debian and Ubuntu when it may (root, or sudo without a password); otherwise
 # prints the one line to run. Java 17 and Maven are only looked for: only the tests against
 # Apache Kafka need them.
@@ -19,6 +20,10 @@ has c++ || packages="$packages g++"
 has make || packages="$packages make"
 has bash || packages="$packages bash"
 has curl || packages="$packages curl"
+# The tests have Python clients at the embedded broker.
+if [ "${1:-}" = test ] && ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
+    packages="$packages python3-venv"
+fi
 
 if [ -n "$packages" ]; then
     line="apt-get install -y --no-install-recommends$packages"
