@@ -275,7 +275,9 @@ pub type BackgroundJob = Box<dyn FnOnce() + Send>;
 
 /// The stores of one process.
 pub trait Storage {
-    /// Opens (or makes) the store of this name; a store that cannot be trusted is set aside and an empty one given.
+    /// Opens (or makes) the store of this name; a store that cannot be trusted is set aside and an empty one given. Whoever
+    /// opens it has it: another thread of this process that had it, and does not know yet that its partition has moved, may
+    /// read on, but what it writes is answered [`StorageError::Unavailable`].
     ///
     /// # Errors
     /// [`StorageError::Unavailable`].

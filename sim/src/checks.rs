@@ -13,7 +13,7 @@ use millrace_schemas::{
 use crate::coverage::Coverage;
 use crate::plan::Fault;
 use crate::shop;
-use crate::world::World;
+use crate::world::{World, trace};
 
 const READ_AT_ONCE: usize = 2_000;
 
@@ -271,6 +271,17 @@ fn undrained(world: &World) -> Vec<String> {
             }
         }
     }
+    // Who believes that it owns what another does is powerless, but what it holds says nothing.
+    let mut generations: BTreeMap<&str, Option<i32>> = BTreeMap::new();
+    for member in world.slots.values().flat_map(|slot| slot.members.values()) {
+        let (group, generation) = member.at_rest();
+        let known = generations.entry(group).or_insert(generation);
+        if generation.is_none() || *known != generation {
+            *known = None;
+        }
+    }
+    let unsettled = generations.iter().filter(|(_, generation)| generation.is_none());
+    left.extend(unsettled.map(|(group, _)| format!("group {group} has members that are not in its generation")));
     for id in world.topology.sub_topology_ids() {
         let sub = world.topology.sub_topology(id);
         let group = world.topology.group(id);
@@ -342,7 +353,12 @@ pub(crate) fn stores_equal_their_topics(world: &mut World, definitions: &[Proces
                     Some(held) if held != wanted => {
                         let keys = wanted.keys().chain(held.keys());
                         let key = keys.into_iter().find(|key| wanted.get(*key) != held.get(*key));
-                        let key = String::from_utf8_lossy(key.map_or(&[][..], Vec::as_slice)).into_owned();
+                        let key = key.cloned().unwrap_or_default();
+                        for (what, of) in [("topics say", &wanted), ("is held", &held)] {
+                            let value = of.get(&key).map(|value| value.escape_ascii().to_string());
+                            trace!(world, "{place}: {what} {}", value.unwrap_or_else(|| "nothing".into()));
+                        }
+                        let key = String::from_utf8_lossy(&key).into_owned();
                         world.violate(format!("store {place} is not what its topics say, for one at key {key}"));
                     }
                     Some(_) => {}

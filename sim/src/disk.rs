@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millrace_broker::core::disk::{Disk as BrokerDisk, MemoryDisk};
@@ -24,26 +24,57 @@ struct StoreDisk {
     full: Arc<AtomicBool>,
     /// Reads fail until the store is emptied.
     broken: AtomicBool,
+    /// How often it was opened: the last to open it is the one who may write.
+    opened: AtomicU64,
 }
 
 impl StoreDisk {
+    fn new(name: &str, map: Map, full: &Arc<AtomicBool>) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            map: Mutex::new(map),
+            full: full.clone(),
+            broken: AtomicBool::new(false),
+            opened: AtomicU64::new(0),
+        })
+    }
+
     fn check(&self) -> Result<(), StorageError> {
         if self.broken.load(Ordering::Relaxed) {
             return Err(StorageError::Corrupt { store: self.name.clone(), reason: "broken on purpose".into() });
         }
         Ok(())
     }
+
+    fn unavailable(&self, reason: &str) -> StorageError {
+        StorageError::Unavailable { store: self.name.clone(), reason: reason.to_owned() }
+    }
 }
 
-impl Disk for StoreDisk {
+/// A store's disk as one task has it open.
+struct OpenDisk {
+    disk: Arc<StoreDisk>,
+    number: u64,
+}
+
+impl OpenDisk {
+    fn may_write(&self) -> Result<(), StorageError> {
+        if self.disk.opened.load(Ordering::Relaxed) == self.number {
+            return Ok(());
+        }
+        Err(self.disk.unavailable("another thread of this process has taken it"))
+    }
+}
+
+impl Disk for OpenDisk {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.check()?;
-        Ok(lock(&self.map).get(key).cloned())
+        self.disk.check()?;
+        Ok(lock(&self.disk.map).get(key).cloned())
     }
 
     fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StorageError> {
-        self.check()?;
-        for (key, value) in lock(&self.map).range(from.to_vec()..) {
+        self.disk.check()?;
+        for (key, value) in lock(&self.disk.map).range(from.to_vec()..) {
             if !visit(key, value) {
                 break;
             }
@@ -52,10 +83,11 @@ impl Disk for StoreDisk {
     }
 
     fn write(&self, batch: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StorageError> {
-        if self.full.load(Ordering::Relaxed) {
-            return Err(StorageError::Unavailable { store: self.name.clone(), reason: "no space is left".into() });
+        self.may_write()?;
+        if self.disk.full.load(Ordering::Relaxed) {
+            return Err(self.disk.unavailable("no space is left"));
         }
-        let mut map = lock(&self.map);
+        let mut map = lock(&self.disk.map);
         for (key, value) in batch {
             match value {
                 Some(value) => map.insert(key, value),
@@ -66,8 +98,9 @@ impl Disk for StoreDisk {
     }
 
     fn clear(&self) -> Result<(), StorageError> {
-        self.broken.store(false, Ordering::Relaxed);
-        lock(&self.map).clear();
+        self.may_write()?;
+        self.disk.broken.store(false, Ordering::Relaxed);
+        lock(&self.disk.map).clear();
         Ok(())
     }
 }
@@ -112,16 +145,7 @@ impl StateDisk {
 
     pub(crate) fn put_back(&self, copy: Contents) {
         let mut disks = lock(&self.disks);
-        disks.clear();
-        for (name, map) in copy {
-            let disk = StoreDisk {
-                name: name.clone(),
-                map: Mutex::new(map),
-                full: self.full.clone(),
-                broken: AtomicBool::new(false),
-            };
-            disks.insert(name, Arc::new(disk));
-        }
+        *disks = copy.into_iter().map(|(name, map)| (name.clone(), StoreDisk::new(&name, map, &self.full))).collect();
     }
 
     /// Breaks every store that `which` picks.
@@ -161,13 +185,9 @@ impl StateDisk {
 impl Storage for StateDisk {
     fn open(&self, name: &str) -> Result<Arc<dyn Disk>, StorageError> {
         let mut disks = lock(&self.disks);
-        let new = || StoreDisk {
-            name: name.to_owned(),
-            map: Mutex::default(),
-            full: self.full.clone(),
-            broken: AtomicBool::new(false),
-        };
-        Ok(disks.entry(name.to_owned()).or_insert_with(|| Arc::new(new())).clone())
+        let disk = disks.entry(name.to_owned()).or_insert_with(|| StoreDisk::new(name, Map::new(), &self.full)).clone();
+        let number = disk.opened.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(Arc::new(OpenDisk { disk, number }))
     }
 
     fn in_background(&self, job: BackgroundJob) {

@@ -53,6 +53,9 @@ pub(crate) struct Outside {
     /// An order that counts as placed once this is acknowledged.
     order: Option<String>,
     fault: Option<Fault>,
+    /// It is left out once this order stands on its topic. What a stranger writes into the pipeline's own topics afterwards
+    /// no policy can undo: goods may have left the house for what it lets go.
+    before: Option<String>,
 }
 
 /// See the module.
@@ -104,7 +107,7 @@ impl Pen<'_> {
     fn write<T: AvroRecord>(&mut self, at: Micros, key: &str, record: &T, fault: Option<Fault>) {
         let value = Some(self.bytes(record));
         let to = self.home(T::TOPIC.topic, key.as_bytes());
-        self.all.push(Outside { at, to, key: Some(key.into()), value, order: None, fault });
+        self.all.push(Outside { at, to, key: Some(key.into()), value, order: None, fault, before: None });
     }
 }
 
@@ -198,7 +201,11 @@ impl Shop {
                     lines: Vec::new(),
                     at: ms(at),
                 };
-                pen.write(at, &sku, &release, Some(Fault::ReleaseFirst));
+                let before = at.saturating_sub(rng.u64(1..SECOND));
+                pen.write(before, &sku, &release, Some(Fault::ReleaseFirst));
+                if let Some(last) = pen.all.last_mut() {
+                    last.before = Some(id.clone());
+                }
             }
             if has(Fault::PoisonRecord) && rng.u32(..100) < rubbish {
                 poison(&mut pen, &mut rng, at, &id, &order);
@@ -209,7 +216,15 @@ impl Shop {
                 let id = format!("{id}-foreign");
                 let to = pen.home(topics::ORDERS_PLACED, id.as_bytes());
                 let fault = Some(Fault::UnknownSchema);
-                pen.all.push(Outside { at, to, key: Some(id.into()), value: Some(value), order: None, fault });
+                pen.all.push(Outside {
+                    at,
+                    to,
+                    key: Some(id.into()),
+                    value: Some(value),
+                    order: None,
+                    fault,
+                    before: None,
+                });
             }
         }
         if has(Fault::Adjustment) {
@@ -278,13 +293,16 @@ fn poison(pen: &mut Pen<'_>, rng: &mut Rng, at: Micros, id: &str, order: &OrderP
         }
         _ => Some(Vec::new()),
     };
-    pen.all.push(Outside { at, to, key, value, order: None, fault: Some(Fault::PoisonRecord) });
+    pen.all.push(Outside { at, to, key, value, order: None, fault: Some(Fault::PoisonRecord), before: None });
 }
 
 impl World {
     /// Somebody outside writes a record; tries again until it is acknowledged.
     pub(crate) fn write_outside(&mut self, number: usize) {
         let outside = self.shop.outside[number].clone();
+        if outside.before.as_deref().is_some_and(|order| self.is_placed(order)) {
+            return;
+        }
         if !self.append(outside.to, outside.key.as_deref(), outside.value.as_deref()) {
             return self.after(300 * MS, Event::Outside(number));
         }
@@ -292,6 +310,13 @@ impl World {
             self.coverage.fired(fault);
         }
         self.shop.acknowledged.extend(outside.order);
+    }
+
+    fn is_placed(&self, order: &str) -> bool {
+        let topic = self.topology.find_topic(topics::ORDERS_PLACED).expect("the topology has the topic");
+        let partition = partition_of(order.as_bytes(), self.topology.topic(topic).partitions);
+        let records = self.all_records(TopicPartition { topic, partition });
+        self.core.is_none() || records.iter().any(|record| record.key.as_deref() == Some(order.as_bytes()))
     }
 
     /// Writes a record as a client without a producer id; whether it was acknowledged.
@@ -372,7 +397,7 @@ impl World {
             let pause = self.rng.u64(0..3 * SECOND);
             let at = self.now + pause;
             let key = Some(update.order_id.into_bytes());
-            self.shop.outside.push(Outside { at, to, key, value: Some(value), order: None, fault: None });
+            self.shop.outside.push(Outside { at, to, key, value: Some(value), order: None, fault: None, before: None });
             let number = self.shop.outside.len() - 1;
             self.at(at, Event::Outside(number));
         }

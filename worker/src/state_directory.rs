@@ -19,9 +19,10 @@
 //! - **A batch is flushed when it is written**, on the background thread that writes it; sled's own timer is off. A
 //!   batch that was acknowledged survives the death of the process, not the loss of power: sled flushes to the
 //!   operating system only. The position in the batch makes that harmless.
-//! - **A task takes a store from a standby copy.** While a copy has it, [`Storage::open`] marks the copy's hold as taken,
-//!   once a write of it that is under way has ended; after that the copy's disk does nothing. A copy never gets a store
-//!   that a task has.
+//! - **A store has one writer: whoever opened it last.** [`Storage::open`] marks the hold of the one before as taken, once a
+//!   write of it that is under way has ended; after that a standby copy's disk does nothing, and a task's is only read. The
+//!   task is that of another thread which does not know yet that its partition has moved: what it does is never committed,
+//!   but written here it would stand among states of other positions. A copy never gets a store that a task has.
 //! - `flush_async` is never used: it is known to deadlock.
 
 use std::collections::HashMap;
@@ -157,10 +158,10 @@ impl StateDirectory {
     }
 }
 
-/// Who has a store open. A task's hold is never taken.
+/// Who has a store open.
 struct Hold {
     by: Holder,
-    /// Set once, when a task takes the store from a copy. Held for reading during every use.
+    /// Set once, when a task takes the store. Held for reading during every use that must not meet another's.
     taken: RwLock<bool>,
 }
 
@@ -178,9 +179,7 @@ impl StateDirectory {
             if by == Holder::Copy {
                 return None;
             }
-            if before.by == Holder::Copy {
-                *before.taken.write().unwrap_or_else(PoisonError::into_inner) = true;
-            }
+            *before.taken.write().unwrap_or_else(PoisonError::into_inner) = true;
         }
         let hold = Arc::new(Hold { by, taken: RwLock::new(false) });
         holds.insert(name.to_owned(), Arc::downgrade(&hold));
@@ -256,14 +255,19 @@ struct TreeStore {
 }
 
 impl TreeStore {
-    /// A call of sled, unless the store was taken.
-    fn guarded<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StorageError> {
+    /// A call of sled that changes nothing.
+    fn read<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StorageError> {
         if self.hold.by == Holder::Task {
             return guard(&self.name, call);
         }
+        self.unless_taken(call)
+    }
+
+    /// A call of sled, unless the store was taken.
+    fn unless_taken<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StorageError> {
         let taken = self.hold.taken.read().unwrap_or_else(PoisonError::into_inner);
         if *taken {
-            let reason = "a task of this process has taken it from the standby copy".to_owned();
+            let reason = "another task of this process has taken it".to_owned();
             return Err(StorageError::Unavailable { store: self.name.clone(), reason });
         }
         guard(&self.name, call)
@@ -272,14 +276,14 @@ impl TreeStore {
 
 impl Disk for TreeStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.guarded(|| self.tree.get(key)).map(|found| found.map(|value| value.to_vec()))
+        self.read(|| self.tree.get(key)).map(|found| found.map(|value| value.to_vec()))
     }
 
     fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StorageError> {
         let mut entries = self.tree.range(from..);
         loop {
             // Only sled is guarded: what the engine does with an entry is its own affair.
-            match self.guarded(|| entries.next().transpose())? {
+            match self.read(|| entries.next().transpose())? {
                 Some((key, value)) if visit(&key, &value) => {}
                 _ => return Ok(()),
             }
@@ -294,7 +298,7 @@ impl Disk for TreeStore {
                 None => all.remove(key),
             }
         }
-        self.guarded(|| {
+        self.unless_taken(|| {
             self.tree.apply_batch(all)?;
             self.tree.flush()?;
             // After the batch: a time that is too early only costs a rebuild.
@@ -303,7 +307,7 @@ impl Disk for TreeStore {
     }
 
     fn clear(&self) -> Result<(), StorageError> {
-        self.guarded(|| {
+        self.unless_taken(|| {
             self.tree.clear()?;
             self.written.remove(&self.name)?;
             self.tree.flush().map(drop)

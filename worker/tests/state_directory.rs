@@ -256,3 +256,21 @@ fn a_task_takes_a_store_from_a_copy_and_a_copy_never_from_a_task() {
     let again = state.open_copy("s").unwrap().expect("the task has closed it");
     assert_eq!(all(&*again), vec![pair("a", "1")]);
 }
+
+/// Two threads of one process: the partition has moved from one to the other, and the first does not know it yet.
+#[test]
+fn a_task_takes_a_store_from_another_thread_s_task_which_then_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(dir.path());
+    let zombie = state.open("s").unwrap();
+    put(&*zombie, "position", "1");
+    let owner = state.open("s").unwrap();
+    put(&*owner, "position", "2");
+    let stale = zombie.write(&mut [(b"position".to_vec(), Some(b"1".to_vec()))].into_iter());
+    assert!(matches!(stale, Err(StorageError::Unavailable { .. })), "{stale:?}");
+    assert!(zombie.clear().is_err());
+    assert_eq!(zombie.get(b"position").unwrap(), Some(b"2".to_vec()), "it may go on reading until it hears of it");
+    drop(zombie);
+    put(&*owner, "a", "3");
+    assert_eq!(all(&*owner), vec![pair("a", "3"), pair("position", "2")]);
+}

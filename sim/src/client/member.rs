@@ -102,6 +102,13 @@ impl Member {
         self.fenced.is_some() || (!self.told && !self.rebalances.is_empty())
     }
 
+    /// The group and generation it is at rest in; no generation while it is on its way into another, or does not know yet
+    /// that it has lost its partitions.
+    pub(crate) fn at_rest(&self) -> (&str, Option<i32>) {
+        let rests = self.standing == Standing::Member && self.rebalances.is_empty() && !self.rejoins;
+        (&self.group, rests.then_some(self.generation))
+    }
+
     /// Who commits, for the broker to check; `None` where the partitions are no longer this member's.
     pub(crate) fn credentials(&self) -> Option<(i32, String, Option<String>)> {
         let lost = self.rebalances.iter().any(|rebalance| matches!(rebalance, Rebalance::Lose(_)));
