@@ -11,6 +11,7 @@ mod machine;
 mod plot;
 mod process;
 mod rate;
+mod readme;
 mod relay;
 mod report;
 mod result;
@@ -23,8 +24,9 @@ mod workload;
 #[path = "../../tests/kafka/node.rs"]
 mod node;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -42,7 +44,9 @@ Examples:
   cargo run -p bench --release -- light latency --peer kafka-streams-latency
   cargo run -p bench --release -- orders --peer relay              the limit: the same records, no logic
   cargo run -p bench --release -- --effort short                   every scenario, as make bench does
-  cargo run -p bench --release -- report bench/runs/2026-01-31-machine";
+  cargo run -p bench --release -- summary --peer kafka-streams --peer kafka-streams-tuned
+  cargo run -p bench --release -- report bench/runs/2026-01-31-machine
+  cargo run -p bench --release -- readme bench/runs/2026-01-31-machine";
 
 /// Measures Millrace against peers that do the same job, on one Apache Kafka, in one run.
 #[derive(Parser)]
@@ -60,6 +64,9 @@ struct Cli {
     /// How long to take.
     #[arg(long, default_value = "short")]
     effort: Effort,
+    /// Begin no block that would not end within so many minutes from the start, going by the longest before.
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<u64>,
     /// Where results go; without it, to bench/runs/<date>-<machine>.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -69,6 +76,11 @@ struct Cli {
 enum Command {
     /// Makes the report of a run again from its raw numbers.
     Report {
+        /// The folder of the run.
+        dir: PathBuf,
+    },
+    /// Puts the table of a run's summary into the README.
+    Readme {
         /// The folder of the run.
         dir: PathBuf,
     },
@@ -82,12 +94,17 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Relay(args)) => relay::run(&args).map(|()| ExitCode::SUCCESS),
         Some(Command::Report { dir }) => report::again(&dir).map(|()| ExitCode::SUCCESS),
+        Some(Command::Readme { dir }) => put_in_readme(&dir).map(|()| ExitCode::SUCCESS),
         None => measure(&cli),
     };
     result.unwrap_or_else(|error| {
         eprintln!("bench: {error:#}");
         ExitCode::from(3)
     })
+}
+
+fn put_in_readme(dir: &Path) -> anyhow::Result<()> {
+    readme::update(&ground::repository()?.join("README.md"), dir, &report::read(dir)?)
 }
 
 /// Exit codes: 0 every comparison counts; 1 one does not, and the report says why; 3 something could not be run.
@@ -116,6 +133,8 @@ fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
         broker: ground::BROKER_JVM.iter().map(|option| (*option).to_owned()).collect(),
         outcomes: Vec::new(),
     };
+    let mut time =
+        Time { since: Instant::now(), limit: cli.minutes.map(|n| Duration::from_secs(n * 60)), block: Duration::ZERO };
     let mut ground = Ground::start()?;
     let mut known = Known::default();
     for scenario in scenarios {
@@ -124,9 +143,14 @@ fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
         for peers in peers.chunks(if scenario == Scenario::Summary { 2 } else { 1 }) {
             let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
             eprintln!("{} against {}", scenario.name(), names.join(" and "));
-            run.outcomes.extend(compare(&mut ground, scenario, &ours, peers, cli.effort, &mut known)?);
-            // Written after each, so that a run that is cut short has something to show.
-            report::write(&out, &run)?;
+            let before = run.outcomes.len();
+            // Written after each block, so that a run that is cut short has something to show.
+            let save = |outcomes: Vec<Outcome>| {
+                run.outcomes.truncate(before);
+                run.outcomes.extend(outcomes);
+                report::write(&out, &run)
+            };
+            compare(&mut ground, scenario, &ours, peers, cli.effort, &mut known, &mut time, save)?;
         }
     }
     eprintln!("report: {}", out.join("report.md").display());
@@ -134,8 +158,9 @@ fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!counts)))
 }
 
-/// One outcome for each of the one or two peers. In blocks that two share, the pairs are P A Q and Q A P: both peers have
+/// Saves, after each block, one outcome for each of the one or two peers. In blocks that two share, the pairs are P A Q and Q A P: both peers have
 /// Millrace as a neighbour.
+#[expect(clippy::too_many_arguments)]
 fn compare(
     ground: &mut Ground,
     scenario: Scenario,
@@ -143,8 +168,10 @@ fn compare(
     peers: &[&Contender],
     effort: Effort,
     known: &mut Known,
-) -> anyhow::Result<Vec<Outcome>> {
-    let [first, others @ ..] = peers else { return Ok(Vec::new()) };
+    time: &mut Time,
+    mut save: impl FnMut(Vec<Outcome>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let [first, others @ ..] = peers else { return Ok(()) };
     let once: Vec<&Contender> = match scenario {
         // Latencies are measured at half of the first peer's rate, so that is found first.
         Scenario::Summary => {
@@ -159,8 +186,12 @@ fn compare(
     let order = once.repeat(effort.times(scenario));
     let mut done = Vec::new();
     for (number, contender) in order.iter().enumerate() {
+        if time.is_up() {
+            eprintln!("  there is no time for block {} of {}: {}", number + 1, order.len(), contender.name);
+            break;
+        }
         eprintln!("  block {} of {}: {}", number + 1, order.len(), contender.name);
-        let since = std::time::Instant::now();
+        let since = Instant::now();
         let side = if std::ptr::eq(*contender, ours) { statistics::Side::A } else { statistics::Side::B };
         let block = scenario
             .block(ground, contender, side, first, effort, known)
@@ -172,9 +203,25 @@ fn compare(
             eprintln!("    VOID: {why}");
         }
         eprintln!("    took {:.0} s", since.elapsed().as_secs_f64());
+        time.block = time.block.max(since.elapsed());
         done.push(block);
+        save(peers.iter().map(|theirs| outcome(scenario, ours, theirs, &done)).collect())?;
     }
-    Ok(peers.iter().map(|theirs| outcome(scenario, ours, theirs, &done)).collect())
+    Ok(())
+}
+
+/// How long the run may take.
+struct Time {
+    since: Instant,
+    limit: Option<Duration>,
+    /// The longest block so far.
+    block: Duration,
+}
+
+impl Time {
+    fn is_up(&self) -> bool {
+        self.limit.is_some_and(|limit| self.since.elapsed() + self.block > limit)
+    }
 }
 
 fn outcome(scenario: Scenario, ours: &Contender, theirs: &Contender, done: &[Block]) -> Outcome {

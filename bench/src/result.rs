@@ -203,6 +203,7 @@ mod tests {
             placed: 1,
             accepted: 1,
             confirmed: 1,
+            seconds: 1.0,
             findings: Vec::new(),
         };
         for (audited, counts) in [

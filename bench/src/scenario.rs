@@ -93,13 +93,13 @@ impl Effort {
                 soak: seconds(5),
             },
             Self::Short => Lengths {
-                warm_window: seconds(4),
-                warm_at_most: seconds(28),
+                warm_window: seconds(3),
+                warm_at_most: seconds(20),
                 warm_share: 0.05,
-                probe: seconds(8),
+                probe: seconds(6),
                 tolerance: 0.06,
-                tries: 5,
-                measure: seconds(10),
+                tries: 4,
+                measure: seconds(8),
                 in_flight: 20_000,
                 keys: 100_000,
                 key_steps: &[10_000, 100_000, 300_000],
@@ -214,6 +214,9 @@ fn summary(
     let pressed = session.under_pressure(if by_pressure { lengths.measure * 5 / 2 } else { lengths.measure })?;
     if by_pressure {
         block.figure("sustainable rate", "orders/s", Better::Higher, pressed.steady_per_second);
+        if pressed.steady_per_second <= 0.0 {
+            block.void.push("nothing was decided in the second half of the window: it is too short".to_owned());
+        }
     }
     let rate = known.rates.get(&contender.name).copied().unwrap_or(steady * 0.5);
     let half = *known.half.get_or_insert(rate / 2.0);

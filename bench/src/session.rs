@@ -146,6 +146,7 @@ pub(crate) struct Audited {
     pub(crate) placed: u64,
     pub(crate) accepted: u64,
     pub(crate) confirmed: u64,
+    pub(crate) seconds: f64,
     /// The findings, where there are any.
     pub(crate) findings: Vec<String>,
 }
@@ -457,6 +458,7 @@ impl<'a> Session<'a> {
     /// The same with these arguments.
     pub(crate) fn audit_with(&mut self, arguments: &[&str]) -> anyhow::Result<Audited> {
         let undecided = self.drain()?;
+        let since = Instant::now();
         let mut command = std::process::Command::new(&self.ground.millrace);
         let psp = self.running.as_ref().and_then(|running| running.psp.clone());
         command
@@ -475,6 +477,8 @@ impl<'a> Session<'a> {
         }
         let count = |name: &str| report["orders"][name].as_u64().unwrap_or(0);
         let verdicts = report["promises"].as_array().into_iter().flatten();
+        let seconds = since.elapsed().as_secs_f64();
+        eprintln!("    {} orders audited in {seconds:.0} s", count("placed"));
         Ok(Audited {
             holds: status.success(),
             decided_twice: self.watch.again(),
@@ -482,6 +486,7 @@ impl<'a> Session<'a> {
             placed: count("placed"),
             accepted: count("accepted"),
             confirmed: count("confirmed"),
+            seconds,
             findings: verdicts.filter(|verdict| verdict["holds"] == false).map(Value::to_string).collect(),
         })
     }
