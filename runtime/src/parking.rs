@@ -4,7 +4,7 @@
 //! A queue is tried again from its head, with growing pauses; a head that failed often enough goes to the dead letters
 //! and the next one is tried.
 
-use crate::processor::StoreDefinition;
+use crate::processor::{Open, StoreDefinition};
 use crate::record::{Headers, InputRecord, Record, Timestamp};
 
 /// Name of the store that keeps the queues.
@@ -86,9 +86,7 @@ pub(crate) fn definition() -> StoreDefinition {
         name: STORE,
         tables: Vec::new(),
         format: "queue 1".into(),
-        deadline: Some(next_try),
-        call: None,
-        waiting: None,
+        open: Some(|_, value| Open { deadline: next_try(value), ..Open::default() }),
     }
 }
 

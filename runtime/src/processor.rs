@@ -118,12 +118,19 @@ pub struct ProcessorDefinition {
 
 /// Makes the processor of one task.
 pub type Build = Arc<dyn Fn(&TaskContext) -> Box<dyn Processor> + Send + Sync>;
-/// The deadline of a state, from its value.
-pub type DeadlineOf = fn(value: &[u8]) -> Option<Timestamp>;
-/// What a state waits in, one of a few names, and since when, from its value; `None` when it waits for nothing.
-pub type WaitingOf = fn(value: &[u8]) -> Option<(&'static str, Timestamp)>;
-/// The external request of a state, from its key and value.
-pub type CallOf = fn(key: &[u8], value: &[u8]) -> Option<CallRequest>;
+/// What a state leaves open, from its key and value: asked of every state that is committed, so it reads the value once.
+pub type OpenOf = fn(key: &[u8], value: &[u8]) -> Open;
+
+/// What a state leaves open; by default nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// When somebody must look at it again.
+    pub deadline: Option<Timestamp>,
+    /// The external request it calls for.
+    pub call: Option<CallRequest>,
+    /// What it waits in, one of a few names, and since when: told to people, never acted upon.
+    pub waiting: Option<(&'static str, Timestamp)>,
+}
 
 /// A state store of a processor.
 #[derive(Clone)]
@@ -138,12 +145,8 @@ pub struct StoreDefinition {
     /// either. Of a store with a changelog of its own, the changelog holds the same bytes: there, what was written
     /// before must stay readable.
     pub format: String,
-    /// When somebody must look at a state again, as a function of the state.
-    pub deadline: Option<DeadlineOf>,
-    /// The external request a state calls for, as a function of the state.
-    pub call: Option<CallOf>,
-    /// What a state waits in and since when, as a function of the state: told to people, never acted upon.
-    pub waiting: Option<WaitingOf>,
+    /// What its states leave open; none where no state ever leaves anything.
+    pub open: Option<OpenOf>,
 }
 
 /// A topic read as a table: how a record changes the value of its key.

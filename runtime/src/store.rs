@@ -18,7 +18,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::io::{BackgroundJob, Disk, StorageError};
 use crate::planted;
-use crate::processor::{CallOf, CallRequest, DeadlineOf, StoreDefinition, WaitingOf};
+use crate::processor::{CallRequest, Open, OpenOf, StoreDefinition};
 use crate::record::{Offset, Timestamp, TopicPartition};
 
 /// The bytes of a state.
@@ -53,6 +53,9 @@ pub struct Store {
     /// See [`StoreDefinition::format`].
     format: Arc<str>,
     open: OpenStates,
+    /// Keys that may stand on the disk as open. Most states were closed before they are first written, and to delete an
+    /// entry that is not there costs the disk as much as to write one.
+    open_on_disk: HashSet<Key>,
     ttl_ms: Option<i64>,
     sweep_from: Arc<std::sync::Mutex<Vec<u8>>>,
 }
@@ -105,8 +108,7 @@ impl Store {
                 decode_positions(&bytes, find).ok_or_else(|| corrupt("its positions cannot be read"))?
             }
         };
-        let StoreDefinition { deadline, call, waiting, .. } = *definition;
-        let mut open = OpenStates { deadline, call, waiting, ..OpenStates::default() };
+        let mut open = OpenStates { of: definition.open, ..OpenStates::default() };
         let mut keys = Vec::new();
         disk.scan(&[space::OPEN], &mut |key, _| match key.split_first() {
             Some((&space::OPEN, key)) => {
@@ -115,10 +117,13 @@ impl Store {
             }
             _ => false,
         })?;
+        let mut open_on_disk = HashSet::new();
         for key in keys {
             let bytes = disk.get(&prefixed(space::STATE, &key))?.ok_or_else(|| corrupt("an open state is missing"))?;
             let (_, value) = split_entry(&bytes).ok_or_else(|| corrupt("a state cannot be read"))?;
-            open.update(&Key::from(key), Some(value));
+            let key = Key::from(key);
+            open.update(&key, Some(value));
+            open_on_disk.insert(key);
         }
         Ok(Self {
             name,
@@ -132,6 +137,7 @@ impl Store {
             moved: false,
             format: definition.format.as_str().into(),
             open,
+            open_on_disk,
             ttl_ms,
             sweep_from: Arc::default(),
         })
@@ -325,6 +331,7 @@ impl Store {
         self.frozen = None;
         self.positions.clear();
         self.open.clear();
+        self.open_on_disk.clear();
         self.disk.clear()
     }
 
@@ -366,13 +373,13 @@ impl Store {
     /// The call a state would have open.
     #[must_use]
     pub fn call_of(&self, key: &[u8], value: &[u8]) -> Option<CallRequest> {
-        self.open.call.and_then(|call| call(key, value))
+        self.open.of.and_then(|of| of(key, value).call)
     }
 
     /// The deadline a state would have.
     #[must_use]
-    pub fn deadline_of(&self, value: &[u8]) -> Option<Timestamp> {
-        self.open.deadline.and_then(|deadline| deadline(value))
+    pub fn deadline_of(&self, key: &[u8], value: &[u8]) -> Option<Timestamp> {
+        self.open.of.and_then(|of| of(key, value).deadline)
     }
 
     /// Takes the memtable for writing out, as a job for a background thread. `None` while the last one is still being
@@ -393,7 +400,7 @@ impl Store {
         if planted::is(planted::Defect::CheckpointAhead) {
             entries.clear();
         }
-        let open: Vec<bool> = entries.keys().map(|key| self.open.contains(key)).collect();
+        let open: Vec<Mark> = entries.iter().map(|(key, entry)| self.mark(key, entry)).collect();
         let frozen = Arc::new(Frozen { entries, written: AtomicBool::new(false), failed: std::sync::Mutex::default() });
         self.frozen = Some(frozen.clone());
         let positions = encode_positions(&self.positions, name);
@@ -403,8 +410,12 @@ impl Store {
         Ok(Some(Box::new(move || {
             let states = frozen.entries.iter().zip(&open).flat_map(|((key, entry), &open)| {
                 let state = entry.value.as_ref().map(|value| join_entry(entry.at, value));
-                let open = (open && entry.value.is_some()).then(Vec::new);
-                [(prefixed(space::STATE, key), state), (prefixed(space::OPEN, key), open)]
+                let open = match open {
+                    Mark::Open => Some((prefixed(space::OPEN, key), Some(Vec::new()))),
+                    Mark::Closed => Some((prefixed(space::OPEN, key), None)),
+                    Mark::NeverOpen => None,
+                };
+                [Some((prefixed(space::STATE, key), state)), open].into_iter().flatten()
             });
             let meta = [(POSITIONS.to_vec(), Some(positions)), (FORMAT.to_vec(), Some(format))];
             let mut batch = states.chain(meta);
@@ -419,6 +430,18 @@ impl Store {
         })))
     }
 
+    /// What is to be said on the disk about a state being open.
+    fn mark(&mut self, key: &Key, entry: &Entry) -> Mark {
+        if entry.value.is_some() && self.open.contains(key) {
+            self.open_on_disk.insert(key.clone());
+            Mark::Open
+        } else if self.open_on_disk.remove(key) {
+            Mark::Closed
+        } else {
+            Mark::NeverOpen
+        }
+    }
+
     /// Lets go of a frozen memtable that has been written; takes it back where the write failed.
     ///
     /// # Errors
@@ -430,6 +453,8 @@ impl Store {
         let failed = frozen.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let Some(error) = failed else { return Ok(()) };
         self.moved = true;
+        // What was to be deleted from the disk is still there.
+        self.open_on_disk.extend(frozen.entries.keys().cloned());
         for (key, entry) in &frozen.entries {
             if !self.memtable.contains_key(key) {
                 remember(&mut self.memtable, &mut self.memtable_bytes, key.clone(), entry.clone());
@@ -439,12 +464,19 @@ impl Store {
     }
 }
 
+/// What a write to the disk says about a state being open.
+#[derive(Clone, Copy)]
+enum Mark {
+    Open,
+    /// It may stand there as open from before.
+    Closed,
+    NeverOpen,
+}
+
 /// The states somebody must look at again: derived from the states alone, never stored beside them.
 #[derive(Default)]
 struct OpenStates {
-    deadline: Option<DeadlineOf>,
-    call: Option<CallOf>,
-    waiting: Option<WaitingOf>,
+    of: Option<OpenOf>,
     waiting_of: HashMap<Key, (&'static str, Timestamp)>,
     oldest: BTreeMap<&'static str, BTreeSet<(Timestamp, Key)>>,
     deadlines: BTreeSet<(Timestamp, Key)>,
@@ -455,13 +487,9 @@ struct OpenStates {
 impl OpenStates {
     /// A state changed; gives its open call.
     fn update(&mut self, key: &Key, value: Option<&[u8]>) -> Option<&CallRequest> {
-        if let Some(waiting) = self.waiting {
-            self.wait(key, value.and_then(waiting));
-        }
-        if self.deadline.is_none() && self.call.is_none() {
-            return None;
-        }
-        let deadline = value.and_then(|value| self.deadline.and_then(|deadline| deadline(value)));
+        let of = self.of?;
+        let Open { deadline, call, waiting } = value.map_or_else(Open::default, |value| of(key, value));
+        self.wait(key, waiting);
         let before = match deadline {
             Some(at) => self.deadline_of.insert(key.clone(), at),
             None => self.deadline_of.remove(key),
@@ -474,7 +502,7 @@ impl OpenStates {
                 self.deadlines.insert((at, key.clone()));
             }
         }
-        match value.and_then(|value| self.call.and_then(|call| call(key, value))) {
+        match call {
             Some(request) => {
                 self.calls.insert(key.clone(), request);
                 self.calls.get(key)
@@ -622,9 +650,77 @@ mod tests {
         Some((state, value.get(1).copied()?.into()))
     }
 
+    /// What was written, in order; refuses to write when told to.
+    #[derive(Default)]
+    struct Written {
+        log: std::sync::Mutex<Vec<(Vec<u8>, bool)>>,
+        refuses: AtomicBool,
+    }
+
+    impl Disk for Written {
+        fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+            Ok(None)
+        }
+
+        fn scan(&self, _: &[u8], _: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StorageError> {
+            Ok(())
+        }
+
+        fn write(&self, batch: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StorageError> {
+            if self.refuses.load(Ordering::Relaxed) {
+                return Err(StorageError::Unavailable { store: "s".into(), reason: "told to".into() });
+            }
+            let marks = batch.filter(|(key, _)| key.first() == Some(&space::OPEN));
+            self.log.lock().unwrap().extend(marks.map(|(key, value)| (key, value.is_some())));
+            Ok(())
+        }
+
+        fn clear(&self) -> Result<(), StorageError> {
+            Ok(())
+        }
+    }
+
+    /// A value `[n, ..]` has a deadline at `n`, none at 0.
+    #[test]
+    fn what_stands_on_the_disk_as_open_is_deleted_there_once_and_nothing_else_is() {
+        let disk = Arc::new(Written::default());
+        let definition = StoreDefinition {
+            name: "s",
+            tables: Vec::new(),
+            format: String::new(),
+            open: Some(|_, value| {
+                let deadline = value.first().filter(|at| **at > 0).map(|at| (*at).into());
+                Open { deadline, ..Open::default() }
+            }),
+        };
+        let mut store = Store::open("s".into(), disk.clone(), &definition, None, &|_| None).unwrap();
+        let mut written = |puts: &[(&[u8], Option<u8>)]| {
+            for (key, value) in puts {
+                let value = value.map(|value| Value::from([value]));
+                store.write(key, Entry { value, at: 0 });
+            }
+            store.commit_overlay(|_, _| {});
+            let job = store.freeze(0, &|_| String::new());
+            job.map(|job| job.map(|job| job())).map_err(|error| error.to_string())?;
+            let mut log = std::mem::take(&mut *disk.log.lock().unwrap());
+            log.sort();
+            Ok::<_, String>(log)
+        };
+        let mark = |key: &[u8], is_open| (prefixed(space::OPEN, key), is_open);
+        assert_eq!(written(&[(b"1", Some(9)), (b"2", Some(0))]).unwrap(), [mark(b"1", true)]);
+        assert_eq!(written(&[(b"2", Some(0))]).unwrap(), [], "it never was");
+        disk.refuses.store(true, Ordering::Relaxed);
+        assert_eq!(written(&[(b"1", Some(0))]).unwrap(), [], "the write fails in the background");
+        disk.refuses.store(false, Ordering::Relaxed);
+        assert!(written(&[]).is_err(), "which is told at the next");
+        assert!(written(&[]).unwrap().contains(&mark(b"1", false)), "what the failed write did not delete");
+        assert_eq!(written(&[(b"1", None)]).unwrap(), [], "deleted once");
+    }
+
     #[test]
     fn a_state_waits_since_it_first_said_so_and_the_oldest_of_each_is_known() {
-        let mut open = OpenStates { waiting: Some(waiting), ..OpenStates::default() };
+        let of: OpenOf = |_, value| Open { waiting: waiting(value), ..Open::default() };
+        let mut open = OpenStates { of: Some(of), ..OpenStates::default() };
         let mut says = |key: &[u8], value: Option<&[u8]>| {
             open.update(&Key::from(key), value);
             let told = |(state, since): (&&'static str, &BTreeSet<(Timestamp, Key)>)| {

@@ -25,9 +25,7 @@ fn with_an_input_table() -> Driver {
         name: "words",
         tables: vec![TableDefinition { topic: "words", fold }],
         format: "count 1".into(),
-        deadline: None,
-        call: None,
-        waiting: None,
+        open: None,
     });
     let text = counting::TOPOLOGY.replace(
         "[processors.count.stores.last]",

@@ -23,6 +23,7 @@
 //! A final state ends for good, with one exception: an order that was cancelled before anything of it was heard is
 //! taken up again when a payment for it turns up, to give the money back.
 
+use millrace_runtime::Open;
 use millrace_schemas::{Group, GroupState, OrderEvent, OrderStatus, PaymentState, RejectReason, WaitsFor};
 
 /// What moves an order.
@@ -177,6 +178,11 @@ pub fn is_final(status: OrderStatus) -> bool {
 #[must_use]
 pub fn deadline(order: &OrderEvent) -> Option<i64> {
     if is_final(order.status) { None } else { Some(order.until.unwrap_or(order.at)) }
+}
+
+/// What the order leaves open.
+pub(super) fn open(order: &OrderEvent) -> Open {
+    Open { deadline: deadline(order), call: None, waiting: waiting(order) }
 }
 
 /// What the order waits in and since when at the earliest, ms since 1970 UTC; `None` exactly for final states.

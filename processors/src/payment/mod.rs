@@ -12,7 +12,7 @@ mod turn;
 use std::sync::Arc;
 
 use millrace_runtime::{
-    Answered, CallRequest, Due, Failure, Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition,
+    Answered, CallRequest, Due, Failure, Open, Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition,
 };
 use millrace_schemas::provider::{ProviderRequest, ProviderResponse};
 use millrace_schemas::{Codec, OrderAccepted, PaymentCommand, PaymentEvent, PaymentState, topics};
@@ -34,9 +34,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
             name: "payments",
             tables: vec![wire.latest::<PaymentEvent>(topics::PAYMENTS_EVENTS)],
             format: latest_format::<PaymentEvent>(),
-            deadline: Some(|value| deadline(&datum(value).ok()?)),
-            call: Some(|_, value| request(&datum(value).ok()?)),
-            waiting: Some(|value| waiting(&datum(value).ok()?)),
+            open: Some(|_, value| datum(value).as_ref().map(open).unwrap_or_default()),
         }],
         globals: Vec::new(),
         settings: &["provider_ask_ms", "provider_tries_max", "authorization_valid_ms"],
@@ -55,6 +53,10 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
 }
 
 /// The request the payment's state calls for, in the form the connector reads. Another try is another call.
+fn open(payment: &PaymentEvent) -> Open {
+    Open { deadline: deadline(payment), call: request(payment), waiting: waiting(payment) }
+}
+
 fn request(payment: &PaymentEvent) -> Option<CallRequest> {
     let call = open_call(payment)?;
     let request = ProviderRequest {

@@ -14,7 +14,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 use millrace_runtime::{
-    Due, Failure, Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition, TaskContext,
+    Due, Failure, Open, Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition, TaskContext,
 };
 use millrace_schemas::{AdjustmentKind, Codec, StockAdjustment, StockCommand, StockEvent, StockLevel, topics};
 
@@ -36,17 +36,13 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
                 name: "levels",
                 tables: vec![wire.latest::<StockLevel>(topics::STOCK_LEVELS)],
                 format: latest_format::<StockLevel>(),
-                deadline: None,
-                call: None,
-                waiting: None,
+                open: None,
             },
             StoreDefinition {
                 name: "reservations",
                 tables: Vec::new(),
                 format: "reservations 1".to_owned(),
-                deadline: Some(stored::deadline),
-                call: None,
-                waiting: None,
+                open: Some(|_, value| Open { deadline: stored::deadline(value), ..Open::default() }),
             },
         ],
         globals: Vec::new(),

@@ -45,9 +45,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
                 PaymentEvent::schema_fingerprint(),
                 OrderEvent::schema_fingerprint()
             ),
-            deadline: None,
-            call: None,
-            waiting: None,
+            open: None,
         }],
         globals: Vec::new(),
         settings: &[],

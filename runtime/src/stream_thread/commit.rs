@@ -112,7 +112,7 @@ impl<B: Broker> StreamThread<B> {
                 }
                 let id = task.id;
                 let (in_flight, caller, report) = (&mut self.in_flight, &mut self.caller, &mut self.report);
-                let calls = task.definition.stores.get(at).is_some_and(|definition| definition.call.is_some());
+                let calls = task.definition.stores.get(at).is_some_and(|definition| definition.open.is_some());
                 let mut opened = Vec::new();
                 store.commit_overlay(|state, call| {
                     if !calls {

@@ -284,7 +284,7 @@ impl<B: Broker> StreamThread<B> {
         // The state may have changed in the open transaction: then this deadline is no longer its deadline.
         let current =
             task.stores[store].get(state).map_err(|e| Trouble::Rebuild(key.0, key.1, processor, e.to_string()))?;
-        let moved = current.and_then(|value| task.stores[store].deadline_of(&value)) != Some(deadline);
+        let moved = current.and_then(|value| task.stores[store].deadline_of(state, &value)) != Some(deadline);
         if moved && !planted::is(planted::Defect::TimerTwice) {
             return Ok(());
         }

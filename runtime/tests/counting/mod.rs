@@ -108,18 +108,9 @@ pub fn definition() -> (ProcessorDefinition, Arc<std::sync::atomic::AtomicBool>)
         name: "counts",
         tables: vec![TableDefinition { topic: "counts", fold }],
         format: "text 1".into(),
-        deadline: Some(deadline),
-        call: Some(call),
-        waiting: None,
+        open: Some(|key, value| Open { deadline: deadline(value), call: call(key, value), waiting: None }),
     };
-    let last = StoreDefinition {
-        name: "last",
-        tables: vec![],
-        format: "text 1".into(),
-        deadline: None,
-        call: None,
-        waiting: None,
-    };
+    let last = StoreDefinition { name: "last", tables: vec![], format: "text 1".into(), open: None };
     let definition = ProcessorDefinition {
         name: "count",
         stores: vec![counts, last],

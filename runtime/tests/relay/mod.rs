@@ -136,14 +136,7 @@ pub fn driver(change: impl FnOnce(&str) -> String) -> (Driver, Arc<AtomicBool>) 
     let switch = open.clone();
     let define = |name, store, tables, build: Build| ProcessorDefinition {
         name,
-        stores: vec![StoreDefinition {
-            name: store,
-            tables,
-            format: "text 1".into(),
-            deadline: None,
-            call: None,
-            waiting: None,
-        }],
+        stores: vec![StoreDefinition { name: store, tables, format: "text 1".into(), open: None }],
         globals: vec![],
         settings: &[],
         build,
