@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millrace_runtime::{
-    Clock, Offset, ProcessorId, Report, StandbyReport, TaskId, TaskState, Timestamp, TopicPartition, Topology,
+    Clock, Offset, ProcessorId, Report, StandbyReport, SubTopologyId, TaskId, TaskState, Timestamp, TopicPartition,
+    Topology,
 };
 use prometheus::core::Collector;
 use prometheus::{
@@ -80,6 +81,19 @@ struct Held {
     /// What each processor reads, by names, and the names of all topics: filled with the first report.
     inputs: BTreeMap<ProcessorId, (String, Vec<String>)>,
     topics: Vec<String>,
+    groups: BTreeMap<SubTopologyId, String>,
+}
+
+impl Held {
+    /// The inputs that are passed on in memory: group, topic, partition.
+    fn in_memory(&self) -> BTreeSet<(String, String, i32)> {
+        let all = self.threads.values().flat_map(|thread| &thread.in_memory);
+        all.filter_map(|(group, at)| {
+            let topic = self.topics.get(usize::from(at.topic.0))?;
+            Some((self.groups.get(group)?.clone(), topic.clone(), at.partition))
+        })
+        .collect()
+    }
 }
 
 fn inputs_of(topology: &Topology) -> BTreeMap<ProcessorId, (String, Vec<String>)> {
@@ -96,6 +110,7 @@ struct Now {
     memtable: usize,
     waiting: BTreeMap<(ProcessorId, &'static str), (usize, Timestamp)>,
     globals: BTreeMap<(ProcessorId, TopicPartition), Offset>,
+    in_memory: BTreeSet<(SubTopologyId, TopicPartition)>,
     tasks: Vec<(TaskId, TaskState)>,
 }
 
@@ -245,6 +260,7 @@ impl Metrics {
         }
         if held.inputs.is_empty() {
             held.inputs = inputs_of(topology);
+            held.groups = topology.sub_topology_ids().map(|id| (id, topology.group(id))).collect();
             held.topics = topology.topics.iter().map(|topic| topic.name.to_string()).collect();
         }
         self.add_by_processor(report);
@@ -266,6 +282,7 @@ impl Metrics {
         (now.calls, now.memtable) = (report.calls_in_flight, report.memtable_bytes);
         now.waiting.clone_from(&report.waiting);
         now.globals.clone_from(&report.globals);
+        now.in_memory.clone_from(&report.in_memory);
         if let Some(tasks) = &said.tasks {
             now.tasks.clone_from(tasks);
         }
@@ -364,6 +381,7 @@ impl Metrics {
             self.replaced.with_label_values(&["asked"]),
             self.stale.clone(),
         ];
+        let in_memory = held.in_memory();
         let mut behind: BTreeSet<(String, i32)> = BTreeSet::new();
         for (client, told) in &mut held.clients {
             let now = [&client.suspect, &client.asked, &client.stale].map(|count| count.load(Ordering::Relaxed));
@@ -372,11 +390,16 @@ impl Metrics {
                 *told = now;
             }
             let lag = client.lag.lock().unwrap_or_else(PoisonError::into_inner);
-            behind.extend(lag.values().flatten().filter(|(_, records)| **records > 0).map(|(at, _)| at.clone()));
             for (group, partitions) in &*lag {
                 for ((topic, partition), records) in partitions {
+                    // What a reader that stands still says is old; what is passed on in memory was handled as it was written.
+                    let is_in_memory = in_memory.contains(&(group.clone(), topic.clone(), *partition));
+                    let records = if is_in_memory { 0 } else { *records };
+                    if records > 0 {
+                        behind.insert((topic.clone(), *partition));
+                    }
                     let labels = [group.as_str(), topic.as_str(), &partition.to_string()];
-                    self.lag.with_label_values(&labels).set(*records);
+                    self.lag.with_label_values(&labels).set(records);
                 }
             }
         }
@@ -438,6 +461,14 @@ mod tests {
 
     use super::*;
 
+    fn one_processor() -> Topology {
+        millrace_runtime::parse(
+            "application = \"a\"\n[topics.t]\npartitions = 1\nretention = \"1d\"\n[processors.p]\ninputs = [\"t\"]\n\
+             [sub-topologies]\ns = [\"p\"]\n",
+        )
+        .unwrap()
+    }
+
     fn empty() -> Topology {
         Topology {
             application: "app".into(),
@@ -474,11 +505,7 @@ mod tests {
 
     #[test]
     fn latency_and_lag_in_time_follow_from_what_a_thread_says() {
-        let topology = millrace_runtime::parse(
-            "application = \"a\"\n[topics.t]\npartitions = 1\nretention = \"1d\"\n[processors.p]\ninputs = [\"t\"]\n\
-             [sub-topologies]\ns = [\"p\"]\n",
-        )
-        .unwrap();
+        let topology = one_processor();
         let metrics = Metrics::new(&topology).unwrap();
         let client = Arc::new(ClientCounters::default());
         metrics.watch_client(client.clone());
@@ -567,6 +594,28 @@ mod tests {
         let text = metrics.text();
         let expected = "group=\"millrace.orders\",partition=\"2\",topic=\"orders.placed\"} 7";
         assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn an_input_that_is_passed_on_in_memory_does_not_lag() {
+        let topology = one_processor();
+        let metrics = Metrics::new(&topology).unwrap();
+        let client = Arc::new(ClientCounters::default());
+        metrics.watch_client(client.clone());
+        let waiting = BTreeMap::from([(("t".to_owned(), 0), 7)]);
+        client.lag.lock().unwrap().insert("a.s".to_owned(), waiting);
+        let at = (SubTopologyId(0), TopicPartition { topic: topology.find_topic("t").unwrap(), partition: 0 });
+        let lag = |in_memory| {
+            let report = Report { in_memory, ..Report::default() };
+            metrics.add(&topology, &Said { thread: 0, report, tasks: None });
+            let text = metrics.text();
+            let found = text.lines().find_map(|line| {
+                line.strip_prefix("millrace_lag_records{group=\"a.s\",partition=\"0\",topic=\"t\"} ")?.parse().ok()
+            });
+            found.unwrap_or(-1)
+        };
+        assert_eq!(lag(BTreeSet::from([at])), 0, "its reader stands still, and what it says is old");
+        assert_eq!(lag(BTreeSet::new()), 7);
     }
 
     #[test]

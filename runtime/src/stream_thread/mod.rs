@@ -25,7 +25,7 @@ use crate::processor::ProcessorDefinition;
 use crate::record::{Headers, InputRecord, Offset, ProcessorId, SubTopologyId, TaskId, Timestamp, TopicPartition};
 use crate::step::Outbox;
 use crate::store::{Key, Value};
-use crate::task::{AssignedPartition, TaskState};
+use crate::task::{AssignedPartition, Source, TaskState};
 use crate::topology::Topology;
 
 const RECORDS_PER_POLL: usize = 4_000;
@@ -369,6 +369,12 @@ impl<B: Broker> StreamThread<B> {
                 let of = report.waiting.entry((task.id.processor, state)).or_insert((0, oldest));
                 *of = (of.0 + count, of.1.min(oldest));
             }
+        }
+        for assigned in self.assigned.values() {
+            let in_memory = assigned.inputs.iter().filter(|input| input.source != Source::Broker);
+            report.in_memory.extend(in_memory.map(|input| {
+                (assigned.sub_topology, TopicPartition { topic: input.topic, partition: assigned.partition })
+            }));
         }
         for ((number, spec), tables) in (0..).zip(&self.topology.processors).zip(&self.globals) {
             for (topic, table) in spec.globals.iter().zip(tables) {

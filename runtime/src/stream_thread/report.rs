@@ -1,8 +1,8 @@
 //! What a stream thread did since it was last asked, in plain numbers. Never where they go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::record::{Offset, ProcessorId, Record, TaskId, Timestamp, TopicPartition};
+use crate::record::{Offset, ProcessorId, Record, SubTopologyId, TaskId, Timestamp, TopicPartition};
 use crate::topology::Topology;
 
 /// Most ages a processor keeps between two reports.
@@ -53,6 +53,9 @@ pub struct Report {
     pub calls_in_flight: usize,
     /// States that wait, now: by processor and by what they wait in, how many and since when the oldest of them.
     pub waiting: BTreeMap<(ProcessorId, &'static str), (usize, Timestamp)>,
+    /// Inputs whose records tasks of this thread pass on in memory, now: the broker's reader stands still, and how far it is
+    /// behind says nothing.
+    pub in_memory: BTreeSet<(SubTopologyId, TopicPartition)>,
     /// How far each global table has read, now: the next offset, by processor and partition of its topic.
     pub globals: BTreeMap<(ProcessorId, TopicPartition), Offset>,
     /// Memory of states not yet written out, now.
