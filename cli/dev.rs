@@ -97,6 +97,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         state_dir: args.data_dir.join("state"),
         provider: provider.clone(),
         session_timeout_ms: 10_000,
+        when_stopped: millrace_worker::WhenStopped::Stay,
     })?;
     let asks = started.asks();
     let pipeline = Arc::new(Mutex::new(Some(started)));

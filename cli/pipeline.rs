@@ -20,7 +20,7 @@ use millrace_runtime::{
 use millrace_schemas::{Codec, topics};
 use millrace_worker::{
     Asks, CallPool, From, Health, KafkaBroker, KafkaConfig, Metrics, PlacedRecord, RecordProducer, Said, StandbyConfig,
-    Standbys, StateDirectory, StateSettings, StreamThreads, SystemClock, TopicReader,
+    Standbys, StateDirectory, StateSettings, StreamThreads, SystemClock, TopicReader, Waker, WhenStopped,
 };
 
 use crate::connection::{Connection, PATIENCE};
@@ -40,6 +40,7 @@ pub(crate) struct PipelineConfig {
     pub(crate) state_dir: PathBuf,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) session_timeout_ms: u32,
+    pub(crate) when_stopped: WhenStopped,
 }
 
 /// A running pipeline.
@@ -97,12 +98,13 @@ impl Pipeline {
             }
         });
         let counted = metrics.clone();
-        let make = move |thread: usize| -> Result<StreamThread<KafkaBroker>, ThreadError> {
+        let make = move |thread: usize, waker: &Waker| -> Result<StreamThread<KafkaBroker>, ThreadError> {
             let stopped = |reason: String| ThreadError::Stopped(reason);
             let number = u16::try_from(thread).map_err(|_| stopped("too many threads".into()))?;
             let mut kafka = KafkaConfig::new(&config.connection.kafka, &config.instance, number);
             kafka.session_timeout_ms = config.session_timeout_ms;
-            let broker = connect(&kafka, &config.topology, &config.sub_topologies)?;
+            kafka.when_stopped = config.when_stopped;
+            let broker = connect(&kafka, &config.topology, &config.sub_topologies, waker)?;
             counted.watch_client(broker.counters());
             Ok(StreamThread::new(Parts {
                 topology: config.topology.clone(),
@@ -111,7 +113,7 @@ impl Pipeline {
                 broker,
                 storage: Box::new(storage.clone()),
                 clock: Box::new(SystemClock::default()),
-                caller: Box::new(CallPool::new(CALLS_AT_ONCE, handler.clone())),
+                caller: Box::new(CallPool::new(CALLS_AT_ONCE, handler.clone(), waker.clone())),
                 threads: sharing,
             }))
         };
@@ -167,10 +169,15 @@ fn log(thread: &dyn std::fmt::Display, notes: &[Note]) {
 }
 
 /// The clients of a stream thread; waits for a cluster that does not answer.
-fn connect(kafka: &KafkaConfig, topology: &Topology, hosted: &[SubTopologyId]) -> Result<KafkaBroker, ThreadError> {
+fn connect(
+    kafka: &KafkaConfig,
+    topology: &Topology,
+    hosted: &[SubTopologyId],
+    waker: &Waker,
+) -> Result<KafkaBroker, ThreadError> {
     let since = Instant::now();
     loop {
-        match KafkaBroker::connect(kafka, topology, hosted) {
+        match KafkaBroker::connect(kafka, topology, hosted, waker) {
             Err(BrokerError::Retry(reason)) if since.elapsed() < PATIENCE => {
                 tracing::warn!(reason, "waiting for the broker");
                 std::thread::sleep(Duration::from_millis(200));

@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow};
 use millrace_ingress::{Drain, Settings};
 use millrace_psp::Provider;
 use millrace_runtime::{SubTopologyId, Topology};
+use millrace_worker::WhenStopped;
 
 use crate::connection::{Connection, TopologyFile};
 use crate::orders::{Owners, Tracked};
@@ -50,6 +51,10 @@ pub(crate) struct Args {
     /// How long the group waits for a sign of life of this process, milliseconds.
     #[arg(long, default_value_t = 10_000, value_name = "MS")]
     session_timeout: u32,
+    /// Gives its partitions up when it is stopped, so that others have them at once: for a process that does not come back.
+    /// Without it they wait for the session time-out, and a restart within that moves nothing.
+    #[arg(long, env = "MILLRACE_LEAVE")]
+    leave: bool,
 }
 
 /// Runs until interrupted.
@@ -71,6 +76,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             state_dir: args.data_dir.join(&args.instance),
             provider,
             session_timeout_ms: args.session_timeout,
+            when_stopped: if args.leave { WhenStopped::Leave } else { WhenStopped::Stay },
         })?;
         let asks = started.asks();
         let pipeline = Arc::new(Mutex::new(Some(started)));

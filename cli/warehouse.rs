@@ -22,6 +22,8 @@ pub(crate) struct Args {
 }
 
 const RECORDS_AT_ONCE: usize = 2_000;
+/// Longest wait for records, before it looks whether it shall stop.
+const IDLE_WAIT: Duration = Duration::from_millis(200);
 
 /// Works until interrupted.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -74,7 +76,7 @@ fn work(kafka: &str, codec: &Codec, stop: &AtomicBool) -> anyhow::Result<()> {
     let mut value = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let mut updates = Vec::new();
-        for placed in reader.read(Duration::from_millis(20), RECORDS_AT_ONCE)? {
+        for placed in reader.read(IDLE_WAIT, RECORDS_AT_ONCE)? {
             let Some(bytes) = placed.record.value.as_deref() else { continue };
             if *placed.topic == *topics::ORDERS_ACCEPTED {
                 if let Ok(accepted) = codec.decode::<OrderAccepted>(bytes) {

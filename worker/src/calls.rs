@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use millrace_runtime::{Answer, Call, Caller};
 
+use crate::waker::Waker;
+
 /// Makes one call and gives its answer; blocks as long as the service takes. It bounds its own time-outs, and answers
 /// "unknown" where it does not know.
 pub type Handler = Arc<dyn Fn(&Call) -> Vec<u8> + Send + Sync>;
@@ -41,14 +43,15 @@ pub struct CallPool {
     todo: Receiver<Job>,
     done: Sender<Done>,
     results: Receiver<Done>,
+    waker: Waker,
     again: Vec<(Instant, Job)>,
     panics: u64,
 }
 
 impl CallPool {
-    /// A pool of at most `threads_most` threads, started as they are needed.
+    /// A pool of at most `threads_most` threads, started as they are needed. Each answer wakes the thread that takes it.
     #[must_use]
-    pub fn new(threads_most: usize, handler: Handler) -> Self {
+    pub fn new(threads_most: usize, handler: Handler, waker: Waker) -> Self {
         let (jobs, todo) = unbounded();
         let (done, results) = unbounded();
         Self {
@@ -60,6 +63,7 @@ impl CallPool {
             todo,
             done,
             results,
+            waker,
             again: Vec::new(),
             panics: 0,
         }
@@ -80,7 +84,7 @@ impl CallPool {
     fn give(&mut self, job: Job) {
         let busy = self.busy.fetch_add(1, Ordering::Relaxed) + 1;
         if busy > self.threads && self.threads < self.threads_most {
-            let (todo, done) = (self.todo.clone(), self.done.clone());
+            let (todo, done, waker) = (self.todo.clone(), self.done.clone(), self.waker.clone());
             let (handler, busy) = (self.handler.clone(), self.busy.clone());
             let spawned = thread::Builder::new().name(format!("calls-{}", self.threads)).spawn(move || {
                 for job in todo {
@@ -89,6 +93,7 @@ impl CallPool {
                     if done.send(result).is_err() {
                         return;
                     }
+                    waker.wake();
                 }
             });
             match spawned {
@@ -181,6 +186,7 @@ mod tests {
                 barrier.wait();
                 call.id.clone().into_bytes()
             }),
+            Waker::default(),
         );
         for number in 0..8 {
             pool.start(call(&number.to_string()));
@@ -207,6 +213,7 @@ mod tests {
                 assert!(times > 2, "the handler breaks twice");
                 b"done".to_vec()
             }),
+            Waker::default(),
         );
         pool.start(call("a"));
         assert_eq!(wait_for(&mut pool, 1)[0].response, b"done");
@@ -228,6 +235,7 @@ mod tests {
                 at.fetch_sub(1, Ordering::SeqCst);
                 Vec::new()
             }),
+            Waker::default(),
         );
         for number in 0..50 {
             pool.start(call(&number.to_string()));

@@ -20,8 +20,10 @@ pub struct KafkaConfig {
     pub session_timeout_ms: u32,
     /// How long a turn of the engine may take before the member counts as stuck, milliseconds.
     pub max_poll_interval_ms: u32,
-    /// A restart within the session time-out keeps the partitions; a real departure is noticed only after it.
+    /// A restart within the session time-out keeps the partitions; a crash for good is noticed only after it.
     pub static_membership: bool,
+    /// What becomes of the place in the groups when this thread is stopped in good order.
+    pub when_stopped: WhenStopped,
     /// How long the producer waits for a batch to fill, milliseconds, 0 to 5.
     pub linger_ms: u32,
     /// Largest batch, bytes.
@@ -35,6 +37,19 @@ pub struct KafkaConfig {
     /// Further properties of librdkafka (TLS, SASL, sockets). Those in [`PROTECTED`] are refused.
     pub properties: BTreeMap<String, String>,
 }
+
+/// What becomes of a static member's place in its groups when it stops in good order. Any other member's is given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenStopped {
+    /// It is kept for the session time-out: who starts again within it has its partitions back, without a rebalance.
+    #[default]
+    Stay,
+    /// It is given up: others have the partitions at once.
+    Leave,
+}
+
+/// Longest pause between two signs of life, milliseconds: a member hears of a rebalance in the answer to one.
+const HEARTBEAT_MS_MAX: u32 = 2_500;
 
 /// Properties that keep records safe or that the engine relies on: set here, never by an operator.
 pub const PROTECTED: &[&str] = &[
@@ -98,6 +113,7 @@ impl KafkaConfig {
             session_timeout_ms: 10_000,
             max_poll_interval_ms: 60_000,
             static_membership: true,
+            when_stopped: WhenStopped::Stay,
             linger_ms: 1,
             batch_bytes: 1 << 20,
             compression: "none".into(),
@@ -175,7 +191,7 @@ impl KafkaConfig {
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", "100")
             .set("session.timeout.ms", self.session_timeout_ms.to_string())
-            .set("heartbeat.interval.ms", (self.session_timeout_ms / 4).to_string())
+            .set("heartbeat.interval.ms", (self.session_timeout_ms / 4).min(HEARTBEAT_MS_MAX).to_string())
             .set("max.poll.interval.ms", self.max_poll_interval_ms.to_string());
         config
     }
@@ -188,10 +204,15 @@ impl KafkaConfig {
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("statistics.interval.ms", "5000");
-        if self.static_membership {
-            config.set("group.instance.id", format!("{}-{}-{sub_topology}", self.instance, self.thread));
+        if let Some(name) = self.static_member(sub_topology) {
+            config.set("group.instance.id", name);
         }
         config
+    }
+
+    /// The name of this thread in the group of a sub-topology, where it is a static member.
+    pub(crate) fn static_member(&self, sub_topology: &str) -> Option<String> {
+        self.static_membership.then(|| format!("{}-{}-{sub_topology}", self.instance, self.thread))
     }
 
     /// The reader of followed partitions. It needs a group's name to be allowed to assign; it never joins.

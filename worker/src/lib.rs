@@ -2,7 +2,8 @@
 //! outside; never decides what a record means or when a transaction is worth committing.
 //!
 //! Reading order: [`kafka_broker`] (the door the engine uses most), [`state_directory`], [`calls`], [`clock`]; then
-//! [`stream_threads`], which drives the engine, and what people and orchestrators look at: [`metrics`], [`http`].
+//! [`stream_threads`], which drives the engine, [`waker`], which ends its waits, and what people and orchestrators look
+//! at: [`metrics`], [`http`].
 
 pub mod calls;
 pub mod clock;
@@ -19,10 +20,11 @@ pub mod state_directory;
 pub mod stream_threads;
 pub mod topics;
 pub mod transaction;
+pub mod waker;
 
 pub use calls::CallPool;
 pub use clock::SystemClock;
-pub use config::{ConfigError, KafkaConfig};
+pub use config::{ConfigError, KafkaConfig, WhenStopped};
 pub use http::{Health, health_routes};
 pub use kafka_broker::{ClientCounters, KafkaBroker, OutsideReader};
 pub use metrics::Metrics;
@@ -32,3 +34,4 @@ pub use standbys::{StandbyConfig, Standbys};
 pub use state_directory::{StateDirectory, StateSettings};
 pub use stream_threads::{Asks, Listener, Said, StreamThreads, start};
 pub use transaction::{Transaction, TransactionError};
+pub use waker::Waker;

@@ -2,18 +2,17 @@
 //! warehouse and `produce`. Idempotent, acks=all, murmur2. Never reads.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use millrace_runtime::partition_of;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{
-    BaseRecord, DeliveryFuture, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext,
-    ThreadedProducer,
-};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use tokio::sync::oneshot;
 
 /// Why a record is not known to be durable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,9 +41,57 @@ fn config(bootstrap: &str, delivery_timeout: Duration) -> ClientConfig {
     config
 }
 
+/// How long a producer's thread waits for something to serve.
+const SERVING: Duration = Duration::from_secs(1);
+
+/// A client with a thread of its own that serves it. The library's `ThreadedProducer` would do, but each of its polls
+/// spins through the last part of a millisecond, and it polls ten times a second: idle, most of a percent of a core.
+struct Served<C: ProducerContext + 'static> {
+    producer: Arc<BaseProducer<C>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl<C: ProducerContext + 'static> Served<C> {
+    fn start(config: &ClientConfig, context: C) -> Result<Self, KafkaError> {
+        let producer: Arc<BaseProducer<C>> = Arc::new(config.create_with_context(context)?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (served, stopping) = (producer.clone(), stop.clone());
+        thread::Builder::new()
+            .name("producer".into())
+            .spawn(move || {
+                while !stopping.load(Ordering::Relaxed) {
+                    served.poll(SERVING);
+                }
+            })
+            .map_err(|error| KafkaError::ClientCreation(format!("no thread to serve it: {error}")))?;
+        Ok(Self { producer, stop })
+    }
+}
+
+impl<C: ProducerContext + 'static> Drop for Served<C> {
+    /// The thread ends by itself, and the client with it; what was not acknowledged by then is given up.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Hands each record's fate to whoever waits for it.
+struct Fates;
+
+impl rdkafka::ClientContext for Fates {}
+
+impl ProducerContext for Fates {
+    type DeliveryOpaque = Box<oneshot::Sender<Result<(), KafkaError>>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Self::DeliveryOpaque) {
+        // Nobody waits any more where the record came too late.
+        let _ = waiting.send(result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone()));
+    }
+}
+
 /// Writes one record at a time and answers when it is durable.
 pub struct RecordProducer {
-    producer: FutureProducer,
+    served: Served<Fates>,
     partitions: Mutex<HashMap<String, i32>>,
     timeout: Duration,
 }
@@ -55,8 +102,8 @@ impl RecordProducer {
     /// # Errors
     /// The client's configuration is refused.
     pub fn connect(bootstrap: &str, timeout: Duration) -> Result<Self, KafkaError> {
-        let producer = config(bootstrap, timeout).set("linger.ms", "0").create()?;
-        Ok(Self { producer, partitions: Mutex::default(), timeout })
+        let served = Served::start(config(bootstrap, timeout).set("linger.ms", "0"), Fates)?;
+        Ok(Self { served, partitions: Mutex::default(), timeout })
     }
 
     fn partitions(&self, topic: &str) -> Result<i32, ProduceError> {
@@ -64,7 +111,7 @@ impl RecordProducer {
         if let Some(count) = known {
             return Ok(count);
         }
-        let count = partition_count(self.producer.client(), topic, self.timeout)?;
+        let count = partition_count(self.served.producer.client(), topic, self.timeout)?;
         self.partitions.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(topic.to_owned(), count);
         Ok(count)
     }
@@ -90,8 +137,8 @@ impl RecordProducer {
     ) -> Result<(), ProduceError> {
         let sent = self.send(topic, key, value, headers)?;
         match tokio::time::timeout(self.timeout, sent).await {
-            Ok(Ok(Ok(_))) => Ok(()),
-            Ok(Ok(Err((error, _)))) => Err(ProduceError::NotAcknowledged(error.to_string())),
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(ProduceError::NotAcknowledged(error.to_string())),
             Ok(Err(_)) | Err(_) => Err(ProduceError::NotAcknowledged("no answer in time".into())),
         }
     }
@@ -102,26 +149,29 @@ impl RecordProducer {
         key: &[u8],
         value: Option<&[u8]>,
         headers: &[(&str, &str)],
-    ) -> Result<DeliveryFuture, ProduceError> {
+    ) -> Result<oneshot::Receiver<Result<(), KafkaError>>, ProduceError> {
         let partition = partition_of(key, self.partitions(topic)?);
         let mut kept = OwnedHeaders::new_with_capacity(headers.len());
         for (name, value) in headers {
             kept = kept.insert(Header { key: name, value: Some(value.as_bytes()) });
         }
-        let mut record = FutureRecord::to(topic).key(key).partition(partition).headers(kept);
+        let (waiting, fate) = oneshot::channel();
+        let mut record =
+            BaseRecord::with_opaque_to(topic, Box::new(waiting)).key(key).partition(partition).headers(kept);
         if let Some(value) = value {
             record = record.payload(value);
         }
-        self.producer.send_result(record).map_err(|(error, _)| match error.rdkafka_error_code() {
+        self.served.producer.send(record).map_err(|(error, _)| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::QueueFull) => ProduceError::QueueFull,
             _ => ProduceError::NotAcknowledged(error.to_string()),
-        })
+        })?;
+        Ok(fate)
     }
 }
 
 /// Writes many records and answers once all are durable.
 pub struct BulkProducer {
-    producer: ThreadedProducer<Tally>,
+    served: Served<Tally>,
     partitions: HashMap<String, i32>,
     sent: u64,
 }
@@ -159,8 +209,8 @@ impl BulkProducer {
     pub fn connect(bootstrap: &str) -> Result<Self, KafkaError> {
         let mut config = config(bootstrap, Duration::from_secs(120));
         config.set("linger.ms", "5").set("batch.size", "1000000").set("queue.buffering.max.messages", "200000");
-        let producer = config.create_with_context(Tally::default())?;
-        Ok(Self { producer, partitions: HashMap::new(), sent: 0 })
+        let served = Served::start(&config, Tally::default())?;
+        Ok(Self { served, partitions: HashMap::new(), sent: 0 })
     }
 
     /// Queues a record; waits while the queue is full.
@@ -171,7 +221,7 @@ impl BulkProducer {
         let partitions = match self.partitions.get(topic) {
             Some(count) => *count,
             None => {
-                let count = partition_count(self.producer.client(), topic, Duration::from_secs(30))?;
+                let count = partition_count(self.served.producer.client(), topic, Duration::from_secs(30))?;
                 self.partitions.insert(topic.to_owned(), count);
                 count
             }
@@ -179,7 +229,7 @@ impl BulkProducer {
         let mut record = BaseRecord::to(topic).key(key).payload(value).partition(partition_of(key, partitions));
         loop {
             self.check()?;
-            match self.producer.send(record) {
+            match self.served.producer.send(record) {
                 Ok(()) => break,
                 Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
                     record = back;
@@ -207,11 +257,11 @@ impl BulkProducer {
     /// How many records are durable.
     #[must_use]
     pub fn delivered(&self) -> u64 {
-        self.producer.context().delivered.load(Ordering::Relaxed)
+        self.served.producer.client().context().delivered.load(Ordering::Relaxed)
     }
 
     fn check(&self) -> Result<(), ProduceError> {
-        let tally = self.producer.context();
+        let tally = self.served.producer.client().context();
         if tally.failed.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }

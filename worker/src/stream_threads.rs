@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use millrace_runtime::{Broker, Query, Report, StreamThread, TaskId, TaskState, ThreadError};
 
-/// Longest wait at the broker of a thread with nothing to do: what a query may have to wait as well.
-const IDLE_WAIT: Duration = Duration::from_millis(10);
+use crate::waker::Waker;
+
+/// Longest wait at the broker of a thread with nothing to do. Whoever has something for it wakes it: the broker, calls,
+/// questions; it only looks by itself whether it shall stop.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
 const QUERIES_WAITING_MAX: usize = 10_000;
 /// A thread fenced this often in quick succession ends for good.
 const FENCED_MAX: u32 = 3;
@@ -50,18 +53,19 @@ pub struct StreamThreads {
 /// Asks the threads of this process; clones ask the same.
 #[derive(Clone)]
 pub struct Asks {
-    doors: Arc<Vec<Sender<Question>>>,
+    doors: Arc<Vec<(Sender<Question>, Waker)>>,
     owners: Arc<Mutex<BTreeMap<TaskId, (usize, TaskState)>>>,
 }
 
-/// Starts threads, each of which makes its own stream thread (a client must live where it is polled).
+/// Starts threads, each of which makes its own stream thread (a client must live where it is polled), with doors that wake
+/// it by the waker they are given.
 ///
 /// # Errors
 /// When the system gives no thread.
 pub fn start<B, F>(count: usize, make: F, listener: &Listener) -> std::io::Result<StreamThreads>
 where
     B: Broker + 'static,
-    F: Fn(usize) -> Result<StreamThread<B>, ThreadError> + Send + Sync + 'static,
+    F: Fn(usize, &Waker) -> Result<StreamThread<B>, ThreadError> + Send + Sync + 'static,
 {
     let stop = Arc::new(AtomicBool::new(false));
     let owners: Arc<Mutex<BTreeMap<TaskId, (usize, TaskState)>>> = Arc::default();
@@ -71,14 +75,15 @@ where
     let mut threads = Vec::new();
     for number in 0..count {
         let (door, questions) = crossbeam_channel::bounded(QUERIES_WAITING_MAX);
-        doors.push(door);
+        let waker = Waker::default();
+        doors.push((door, waker.clone()));
         let (stop, make, owners) = (stop.clone(), make.clone(), owners.clone());
         let (listener, failing) = (listener.clone(), failing.clone());
         let thread = std::thread::Builder::new().name(format!("stream-{number}")).spawn(move || {
             let _fallen = Fallen(failing.clone());
             let mut fenced = 0;
             let result = loop {
-                let made = make(number);
+                let made = make(number, &waker);
                 let before = Instant::now();
                 let ended = made.and_then(|thread| drive(thread, number, &stop, &questions, &owners, &listener));
                 owners.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (owner, _)| *owner != number);
@@ -201,7 +206,7 @@ impl Asks {
         answer: impl FnOnce(Result<Query, String>) + Send + 'static,
     ) {
         let owner = self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(&task).copied();
-        let Some(door) = owner.and_then(|(thread, _)| self.doors.get(thread)) else {
+        let Some((door, waker)) = owner.and_then(|(thread, _)| self.doors.get(thread)) else {
             return answer(Ok(Query::NotHere));
         };
         let question = Question {
@@ -213,7 +218,8 @@ impl Asks {
         };
         if let Err(refused) = door.try_send(question) {
             let reason = if refused.is_full() { "too many queries wait" } else { "the stream thread has ended" };
-            (refused.into_inner().answer)(Err(reason.into()));
+            return (refused.into_inner().answer)(Err(reason.into()));
         }
+        waker.wake();
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cluster::*;
 use millrace_chaos::{Proxy, Routes};
 use millrace_runtime::{Broker, Event};
-use millrace_worker::KafkaBroker;
+use millrace_worker::{KafkaBroker, Waker};
 
 mod embedded {
     #[test]
@@ -47,7 +47,7 @@ fn member_behind_proxy(cluster: &Cluster) -> (Proxy, Member) {
     let proxy = Proxy::start(port.parse().unwrap(), &Routes::default()).unwrap();
     let mut config = cluster.config("far");
     config.bootstrap = proxy.address();
-    let mut member = Member::new(KafkaBroker::connect(&config, &cluster.topology, &[S]).unwrap());
+    let mut member = Member::new(KafkaBroker::connect(&config, &cluster.topology, &[S], &Waker::default()).unwrap());
     until("the partition", || {
         member.turn();
         (member.owned.len() == 1).then_some(())

@@ -6,12 +6,14 @@ mod cluster;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cluster::*;
 use millrace_runtime::{Bounds, Broker, BrokerError, Event, Flow, GroupOffsets};
 use millrace_worker::topics::{self, Difference, TopicSpec};
-use millrace_worker::{KafkaBroker, KafkaConfig};
+use millrace_worker::{KafkaBroker, KafkaConfig, Waker, WhenStopped};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -49,6 +51,8 @@ on_both! {
     clean_commits_replace_nothing,
     partitions_sit_together_while_members_come_and_go,
     closing_does_not_hang_on_an_unanswered_rebalance,
+    a_partition_given_up_by_a_static_member_that_died_is_read_again,
+    a_static_member_that_leaves_is_missed_at_once,
 }
 
 /// Polls until the member has all partitions.
@@ -262,7 +266,7 @@ fn a_zombie_whose_partitions_moved_commits_nothing(make: Make) {
     cluster.produce(at(LEADING, 0), (0..10).map(|n| n.to_string()));
     let mut config = cluster.config("zombie");
     config.max_poll_interval_ms = 6_000;
-    let mut zombie = Member::new(KafkaBroker::connect(&config, &cluster.topology, &[S]).unwrap());
+    let mut zombie = Member::new(KafkaBroker::connect(&config, &cluster.topology, &[S], &Waker::default()).unwrap());
     let mut slept = false;
     until("the zombie sleeps with an open transaction", || {
         zombie.turn_and(|_| {
@@ -305,8 +309,9 @@ fn on_mock() -> (MockCluster<'static, DefaultProducerContext>, KafkaBroker) {
     for topic in &topology.topics {
         mock.create_topic(&topic.name, topic.partitions, 1).unwrap();
     }
-    let config = KafkaConfig::new(mock.bootstrap_servers(), "a", 0);
-    let broker = KafkaBroker::connect(&config, &topology, &[S]).unwrap();
+    let mut config = KafkaConfig::new(mock.bootstrap_servers(), "a", 0);
+    config.static_membership = false; // the mock describes no groups
+    let broker = KafkaBroker::connect(&config, &topology, &[S], &Waker::default()).unwrap();
     (mock, broker)
 }
 
@@ -325,6 +330,38 @@ fn a_lost_answer_to_a_commit_replaces_the_producer() {
     mock.request_errors(RDKafkaApiKey::EndTxn, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT]);
     commit();
     assert_eq!(commit(), before + 1, "the library repeated the request and said nothing");
+}
+
+/// On the mock broker, because there a member can be forgotten while its heartbeats are answered.
+#[test]
+fn a_member_the_group_has_forgotten_is_fenced() {
+    const FORGOTTEN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID;
+    const OVERTAKEN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
+    let (mock, broker) = on_mock();
+    let mut member = Member::new(broker);
+    join(&mut member, 1);
+    let mut commit = |refused: &[RDKafkaRespErr]| {
+        mock.request_errors(RDKafkaApiKey::TxnOffsetCommit, refused);
+        member.broker.begin().unwrap();
+        let offsets = vec![(at(LEADING, 0), 0)];
+        let done = finish(&mut member.broker, &[GroupOffsets { sub_topology: S, offsets }]);
+        if matches!(done, Err(BrokerError::Abort(_))) {
+            member.broker.abort().unwrap();
+        }
+        done
+    };
+    commit(&[]).unwrap();
+    // In a rebalance that is normal: the work is done again in the new generation.
+    assert!(matches!(commit(&[OVERTAKEN]), Err(BrokerError::Abort(_))));
+    commit(&[]).unwrap();
+    let since = Instant::now();
+    let ended = until("it counts as lost", || match commit(&[OVERTAKEN]) {
+        Err(BrokerError::Abort(_)) => None,
+        other => Some(other),
+    });
+    assert!(matches!(ended, Err(BrokerError::Fenced(_))), "{ended:?}");
+    assert!(since.elapsed() > Duration::from_secs(5), "not before two heartbeats could have told it");
+    assert!(matches!(commit(&[FORGOTTEN]), Err(BrokerError::Fenced(_))), "nobody knows it: no use to try again");
 }
 
 fn partitions_sit_together_while_members_come_and_go(make: Make) {
@@ -395,6 +432,89 @@ fn closing_does_not_hang_on_an_unanswered_rebalance(make: Make) {
     assert!(since.elapsed() < Duration::from_secs(6), "closing took {:?}", since.elapsed());
     let mut next = Member::new(cluster.connect("b"));
     join(&mut next, 2);
+}
+
+/// An answered call or a question must not wait until the broker has something to say.
+#[test]
+fn news_from_elsewhere_ends_a_wait() {
+    const TIMES: usize = 50;
+    let cluster = embedded(1);
+    let waker = Waker::default();
+    let mut broker = KafkaBroker::connect(&cluster.config("a"), &cluster.topology, &[S], &waker).unwrap();
+    let (polled, done) = mpsc::channel();
+    thread::spawn(move || {
+        for _ in 0..TIMES {
+            broker.poll(Duration::from_secs(3_600), 10, &mut Vec::new()).unwrap();
+            polled.send(()).unwrap();
+        }
+    });
+    for _ in 0..TIMES {
+        waker.wake();
+        done.recv_timeout(WAIT).expect("it does not wait for the hour to end");
+    }
+}
+
+/// A static member whose session outlasts the test: whatever happens to its partitions is not by its time-out.
+fn static_member(cluster: &Cluster, instance: &str, when_stopped: WhenStopped) -> KafkaBroker {
+    let mut config = cluster.config(instance);
+    config.static_membership = true;
+    config.session_timeout_ms = 60_000;
+    config.when_stopped = when_stopped;
+    KafkaBroker::connect(&config, &cluster.topology, &[S], &Waker::default()).unwrap()
+}
+
+fn a_partition_given_up_by_a_static_member_that_died_is_read_again(make: Make) {
+    let cluster = make(4);
+    let mut first = Member::new(static_member(&cluster, "a", WhenStopped::Stay));
+    join(&mut first, 4);
+    let mut second = Member::new(static_member(&cluster, "b", WhenStopped::Stay));
+    // From here on the first does nothing any more: it has been told what to give up, and never joins again.
+    until("it is told to give partitions up", || {
+        second.turn();
+        let mut events = Vec::new();
+        first.broker.poll(Duration::from_millis(20), 500, &mut events).unwrap();
+        events.iter().any(|event| matches!(event, Event::Revoked { .. })).then_some(())
+    });
+    let settle = |back: &mut Member, second: &mut Member, owned: usize| {
+        until("the group settles", || {
+            back.turn();
+            second.turn();
+            let whole = back.broker.unread(S).unwrap().len() + owned == 4;
+            (whole && back.owned.len() + second.owned.len() == owned && !back.owned.is_empty()).then_some(())
+        });
+    };
+    // It comes back under its name and takes what it is given: the group is stable, and has left two to nobody.
+    let mut trusting = static_member(&cluster, "a", WhenStopped::Stay);
+    trusting.trust_the_groups();
+    let mut trusting = Member::new(trusting);
+    settle(&mut trusting, &mut second, 2);
+    assert_eq!(trusting.broker.unread(S).unwrap().len(), 2, "the hole this is about");
+    drop(trusting);
+    let mut back = Member::new(static_member(&cluster, "a", WhenStopped::Stay));
+    settle(&mut back, &mut second, 4);
+    assert_eq!(back.owned.len(), 2);
+}
+
+fn a_static_member_that_leaves_is_missed_at_once(make: Make) {
+    let cluster = make(2);
+    let mut second = Member::new(static_member(&cluster, "b", WhenStopped::Stay));
+    let both = |name: &str, when_stopped, second: &mut Member| {
+        let mut first = Member::new(static_member(&cluster, name, when_stopped));
+        until("one each", || {
+            first.turn();
+            second.turn();
+            (first.owned.len() == 1 && second.owned.len() == 1).then_some(())
+        });
+        first
+    };
+    // One that keeps its place is still in the group when it is gone: nothing of its is unread, by the group's account.
+    drop(both("a", WhenStopped::Stay, &mut second));
+    assert_eq!(second.broker.unread(S).unwrap(), Vec::<i32>::new());
+    second.turn();
+    assert_eq!(second.owned.len(), 1);
+    // The same one comes back, and this time it leaves.
+    drop(both("a", WhenStopped::Leave, &mut second));
+    join(&mut second, 2);
 }
 
 /// On the mock broker, where a first member waits three seconds for others: until then it is in no generation.

@@ -15,7 +15,7 @@ use cluster::*;
 use millrace_chaos::proxy::ApiKey;
 use millrace_chaos::{Proxy, Routes};
 use millrace_runtime::Broker;
-use millrace_worker::{KafkaBroker, KafkaConfig};
+use millrace_worker::{KafkaBroker, KafkaConfig, Waker};
 
 /// Each test on both brokers.
 macro_rules! on_both {
@@ -75,7 +75,7 @@ impl Ground {
     }
 
     fn connect(&self, detection: Detection) -> KafkaBroker {
-        let mut broker = KafkaBroker::connect(&self.config(), &self.cluster.topology, &[S]).unwrap();
+        let mut broker = KafkaBroker::connect(&self.config(), &self.cluster.topology, &[S], &Waker::default()).unwrap();
         if detection == Detection::Off {
             broker.trust_the_producer();
         }
@@ -225,7 +225,7 @@ fn a_request_that_times_out_is_noticed(make: Make) {
     let ground = ground(make);
     let mut config = ground.config();
     config.properties.insert("socket.timeout.ms".into(), "1000".into());
-    let mut broker = KafkaBroker::connect(&config, &ground.cluster.topology, &[S]).unwrap();
+    let mut broker = KafkaBroker::connect(&config, &ground.cluster.topology, &[S], &Waker::default()).unwrap();
     ground.proxy.hold(ApiKey::EndTxn, 1);
     transaction(&mut broker, "repeated");
     assert_eq!(ground.proxy.held_of(ApiKey::EndTxn), 1, "the library gave up waiting and asked again");

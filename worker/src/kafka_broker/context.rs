@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam_channel::Sender;
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::RDKafkaLogLevel;
@@ -17,6 +16,7 @@ use rdkafka::producer::{NoCustomPartitioner, ProducerContext};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::ClientCounters;
+use crate::waker::Waker;
 
 /// A rebalance that waits for the engine's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,16 +29,19 @@ pub(super) enum Rebalance {
 /// A group member's.
 pub(super) struct GroupContext {
     group: String,
-    /// Set before the consumer is dropped: from then on rebalances are answered here.
-    closing: AtomicBool,
+    /// Set while the engine has nothing to do with rebalances, because the member leaves: they are answered here.
+    leaving: AtomicBool,
     waiting: Mutex<VecDeque<Rebalance>>,
-    wake: Sender<()>,
+    waker: Waker,
+    /// The library called here since somebody asked.
+    served: AtomicBool,
     counters: Arc<ClientCounters>,
 }
 
 impl GroupContext {
-    pub(super) fn new(group: String, wake: Sender<()>, counters: Arc<ClientCounters>) -> Self {
-        Self { group, closing: AtomicBool::new(false), waiting: Mutex::default(), wake, counters }
+    pub(super) fn new(group: String, waker: Waker, counters: Arc<ClientCounters>) -> Self {
+        let (leaving, served) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { group, leaving, waiting: Mutex::default(), waker, served, counters }
     }
 
     pub(super) fn take(&self) -> Option<Rebalance> {
@@ -49,27 +52,36 @@ impl GroupContext {
         !self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
+    pub(super) fn set_leaving(&self, leaving: bool) {
+        self.leaving.store(leaving, Ordering::SeqCst);
+    }
+
+    /// Whether the library has called here since this was last asked. A poll that only led to that gives nothing, although
+    /// records may wait.
+    pub(super) fn has_served(&self) -> bool {
+        self.served.swap(false, Ordering::Relaxed)
     }
 
     fn hold(&self, rebalance: Rebalance) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
-        let _ = self.wake.try_send(());
+        self.waker.wake();
     }
 }
 
 impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.served.store(true, Ordering::Relaxed);
         log_line(&self.group, level, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.served.store(true, Ordering::Relaxed);
         tracing::debug!(group = self.group, %error, reason, "kafka client error");
     }
 
     /// How far the group is behind on the partitions this member has.
     fn stats_raw(&self, statistics: &[u8]) {
+        self.served.store(true, Ordering::Relaxed);
         let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
         let mut lag = BTreeMap::new();
         for (topic, topic_statistics) in &statistics.topics {
@@ -85,19 +97,20 @@ impl ClientContext for GroupContext {
 
 impl ConsumerContext for GroupContext {
     /// Writes an assignment or revocation down for the engine to answer. An empty one carries nothing and is answered
-    /// at once, as is everything while the consumer closes.
+    /// at once, as is everything while the member leaves.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        self.served.store(true, Ordering::Relaxed);
         let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
-        let closing = self.closing.load(Ordering::SeqCst);
+        let leaving = self.leaving.load(Ordering::SeqCst);
         let answered = match what {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if closing || numbers.is_empty() => {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if leaving || numbers.is_empty() => {
                 consumer.incremental_assign(&TopicPartitionList::new())
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.hold(Rebalance::Assigned(numbers));
                 Ok(())
             }
-            _ if closing => consumer.assignment().and_then(|all| consumer.incremental_unassign(&all)),
+            _ if leaving => consumer.assignment().and_then(|all| consumer.incremental_unassign(&all)),
             _ if numbers.is_empty() => consumer.incremental_unassign(&TopicPartitionList::new()),
             _ if consumer.assignment_lost() => {
                 self.hold(Rebalance::Lost(numbers));

@@ -60,6 +60,26 @@ pub(crate) fn judge(error: &KafkaError) -> Verdict {
     }
 }
 
+/// What the group's coordinator says of the member whose positions it refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Member {
+    /// Another one has its place, or nobody: it was given up, and only who joins anew has partitions.
+    Gone,
+    /// A rebalance has overtaken it. It will hear of that, unless its heartbeats do not come through.
+    Overtaken,
+    /// It is not about the member.
+    Unmentioned,
+}
+
+/// Who the positions were refused to.
+pub(super) fn member(error: &KafkaError) -> Member {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId) => Member::Gone,
+        Some(RDKafkaErrorCode::IllegalGeneration) => Member::Overtaken,
+        _ => Member::Unmentioned,
+    }
+}
+
 /// What the library says, with the reason it gives.
 pub(crate) fn say(error: &KafkaError) -> String {
     match error {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
 use millrace_runtime::{BrokerError, Event, InputRecord, Offset, TopicPartition, Topology};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,6 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::context::{QuietContext, mends_itself};
 use super::raw::{self, Polled};
 use crate::config::KafkaConfig;
+use crate::waker::Waker;
 
 pub(super) struct Follower {
     consumer: Option<Arc<BaseConsumer<QuietContext>>>,
@@ -31,14 +31,12 @@ struct Kept {
 }
 
 impl Follower {
-    pub(super) fn open(config: &KafkaConfig, topology: &Topology, wake: Sender<()>) -> Result<Self, BrokerError> {
+    pub(super) fn open(config: &KafkaConfig, topology: &Topology, waker: Waker) -> Result<Self, BrokerError> {
         let mut consumer: BaseConsumer<QuietContext> = config
             .follower(&topology.application)
             .create_with_context(QuietContext("follower"))
             .map_err(|error| BrokerError::Fatal(format!("the follower cannot be made: {error}")))?;
-        consumer.set_nonempty_callback(move || {
-            let _ = wake.try_send(());
-        });
+        consumer.set_nonempty_callback(move || waker.wake());
         Ok(Self {
             consumer: Some(Arc::new(consumer)),
             names: topology.topics.iter().map(|topic| topic.name.clone()).collect(),

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use millrace_runtime::{
     BrokerError, Event, Flow, Headers, InputRecord, Offset, SubTopologyId, TopicId, TopicPartition, Topology,
 };
@@ -19,8 +18,9 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use super::ClientCounters;
 use super::context::{GroupContext, Rebalance, mends_itself};
 use super::errors::of_question;
-use super::raw;
-use crate::config::KafkaConfig;
+use super::{membership, raw};
+use crate::config::{KafkaConfig, WhenStopped};
+use crate::waker::Waker;
 
 /// How long a question to the group's coordinator may take before the engine gets its turn again.
 const QUESTION: Duration = Duration::from_secs(5);
@@ -28,6 +28,10 @@ const QUESTION: Duration = Duration::from_secs(5);
 const WAKING: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is local, unless the partition is only just starting.
 const SEEK: Duration = Duration::from_secs(5);
+/// Before a static member looks again whether its group is whole, when it could not be told.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How often a member joins anew for a partition nobody reads.
+const ANEW_MAX: u32 = 3;
 
 /// A partition this member reads.
 struct Reader {
@@ -53,6 +57,14 @@ pub(super) struct Group {
     released: BTreeSet<i32>,
     /// An assignment the engine has not accepted yet.
     unanswered: bool,
+    /// The name of a static member.
+    instance: Option<String>,
+    /// When a static member that comes back looks whether the group is whole; until it has, no assignment is given.
+    look: Option<Instant>,
+    /// How often it has joined anew because the group was not.
+    anew: u32,
+    partitions: i32,
+    when_stopped: WhenStopped,
     /// Held back as a whole because the engine has no room.
     held_back: bool,
     counters: Arc<ClientCounters>,
@@ -63,23 +75,21 @@ impl Group {
         config: &KafkaConfig,
         topology: &Topology,
         id: SubTopologyId,
-        wake: Sender<()>,
+        waker: Waker,
         counters: Arc<ClientCounters>,
     ) -> Result<Self, BrokerError> {
         let spec = topology.sub_topology(id);
         let name = topology.group(id);
         let fatal = |error: KafkaError| BrokerError::Fatal(format!("group {name}: {error}"));
-        let context = GroupContext::new(name.clone(), wake.clone(), counters.clone());
+        let context = GroupContext::new(name.clone(), waker.clone(), counters.clone());
         let mut consumer: BaseConsumer<GroupContext> =
             config.group_member(&name, &spec.name).create_with_context(context).map_err(fatal)?;
-        consumer.set_nonempty_callback(move || {
-            let _ = wake.try_send(());
-        });
+        consumer.set_nonempty_callback(move || waker.wake());
         let names: Vec<Arc<str>> = topology.topics.iter().map(|topic| topic.name.clone()).collect();
-        let leading = spec.inputs.first().copied();
-        let leading = leading.ok_or_else(|| BrokerError::Fatal(format!("group {name} has no input")))?;
-        consumer.subscribe(&[&names[usize::from(leading.0)]]).map_err(fatal)?;
-        Ok(Self {
+        if spec.inputs.is_empty() {
+            return Err(BrokerError::Fatal(format!("group {name} has no input")));
+        }
+        let mut joined = Self {
             id,
             name: name.clone(),
             sub_topology: spec.name.clone(),
@@ -91,9 +101,30 @@ impl Group {
             unreleased: BTreeSet::new(),
             released: BTreeSet::new(),
             unanswered: false,
+            instance: config.static_member(&spec.name),
+            look: None,
+            anew: 0,
+            partitions: spec.partitions,
+            when_stopped: config.when_stopped,
             held_back: false,
             counters,
-        })
+        };
+        joined.subscribe()?;
+        Ok(joined)
+    }
+
+    /// The input the group subscribes to.
+    fn leading(&self) -> &str {
+        &self.names[usize::from(self.inputs[0].0)]
+    }
+
+    fn subscribe(&mut self) -> Result<(), BrokerError> {
+        let consumer = self.consumer()?;
+        let instance = self.instance.as_deref();
+        let comes_back = instance.is_some_and(|instance| membership::comes_back(consumer, &self.name, instance));
+        self.look = comes_back.then(Instant::now);
+        let done = self.consumer()?.subscribe(&[self.leading()]);
+        done.map_err(|error| BrokerError::Fatal(format!("group {}: {error}", self.name)))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -133,6 +164,8 @@ impl Group {
         let (mut at, mut taken, mut error) = (usize::MAX, 0, None);
         while taken < most.max(1) {
             match consumer.poll(Duration::ZERO) {
+                // Nothing, or something that is not ours to have: then there may be more behind it.
+                None if consumer.context().has_served() => {}
                 None => break,
                 Some(Ok(message)) => {
                     if !batches.get(at).is_some_and(|(from, _)| self.is_at(*from, &message)) {
@@ -167,10 +200,61 @@ impl Group {
         }
         let records = batches.into_iter().filter(|(_, records)| !records.is_empty());
         events.extend(records.map(|(from, records)| Event::Records { sub_topology: self.id, from, records }));
-        while let Some(rebalance) = consumer.context().take() {
-            events.push(self.announce(rebalance));
+        self.look_around(&consumer)?;
+        if self.look.is_none() {
+            while let Some(rebalance) = consumer.context().take() {
+                events.push(self.announce(rebalance));
+            }
         }
         error.map_or(Ok(taken), Err)
+    }
+
+    /// Once a static member has come back: where its group leaves a partition to nobody, it joins anew ([`membership`]).
+    fn look_around(&mut self, consumer: &BaseConsumer<GroupContext>) -> Result<(), BrokerError> {
+        if self.look.is_none_or(|at| at > Instant::now())
+            || !raw::has_member_id(consumer)
+            || raw::generation(consumer) < 0
+        {
+            return Ok(());
+        }
+        match membership::unread(consumer, &self.name, self.leading(), self.partitions) {
+            Ok(unread) if unread.is_empty() => self.look = None,
+            Ok(unread) if self.anew == ANEW_MAX => {
+                let group = &self.name;
+                tracing::error!(group, ?unread, "nobody reads these partitions, although this member joined anew");
+                self.look = None;
+            }
+            Ok(unread) => {
+                let group = &self.name;
+                tracing::warn!(
+                    group,
+                    ?unread,
+                    "nobody reads these partitions: this member joins anew, for a rebalance"
+                );
+                self.anew += 1;
+                self.answer_what_waits(consumer);
+                membership::leave(consumer);
+                consumer.context().set_leaving(false);
+                self.subscribe()?;
+            }
+            Err(error) => {
+                tracing::warn!(group = self.name, %error, "the assignment waits until the group has been looked at");
+                self.look = Some(Instant::now() + LOOK_AGAIN);
+            }
+        }
+        Ok(())
+    }
+
+    /// The partitions that the group, stable as it is, assigns to nobody.
+    #[cfg(feature = "testing")]
+    pub(super) fn unread(&self) -> Result<Vec<i32>, BrokerError> {
+        membership::unread(self.consumer()?, &self.name, self.leading(), self.partitions)
+    }
+
+    /// Takes whatever assignment comes.
+    #[cfg(feature = "testing")]
+    pub(super) fn trust(&mut self) {
+        self.look = None;
     }
 
     /// While the engine has no room, nothing is fetched, but the group is served.
@@ -423,12 +507,18 @@ impl Group {
         Ok((list, member))
     }
 
-    /// Takes the consumer out to be dropped elsewhere, answering what waits so that closing cannot hang on it.
-    pub(super) fn close(&mut self) -> Option<Arc<BaseConsumer<GroupContext>>> {
+    /// Takes the consumer out to be left and dropped elsewhere, answering what waits so that closing cannot hang on it.
+    pub(super) fn close(&mut self) -> Option<(Arc<BaseConsumer<GroupContext>>, WhenStopped)> {
         let consumer = self.consumer.take()?;
-        consumer.context().close();
-        let mut waits_assign = self.unanswered;
-        let mut waits_release = !self.unreleased.is_empty();
+        self.answer_what_waits(&consumer);
+        Some((consumer, self.when_stopped))
+    }
+
+    /// From here on no rebalance reaches the engine, nor one that it has not answered yet.
+    fn answer_what_waits(&mut self, consumer: &BaseConsumer<GroupContext>) {
+        consumer.context().set_leaving(true);
+        let mut waits_assign = std::mem::take(&mut self.unanswered);
+        let mut waits_release = !std::mem::take(&mut self.unreleased).is_empty();
         while let Some(rebalance) = consumer.context().take() {
             match rebalance {
                 Rebalance::Assigned(_) => waits_assign = true,
@@ -441,7 +531,6 @@ impl Group {
         if waits_release {
             let _ = consumer.assignment().and_then(|all| consumer.incremental_unassign(&all));
         }
-        Some(consumer)
     }
 }
 

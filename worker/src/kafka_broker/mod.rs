@@ -8,8 +8,9 @@
 //!   answered at once.
 //! - **Companion inputs.** The group subscribes to its leading input only; `start` adds the same partitions of the
 //!   others to the assignment and `release` takes them away, so co-partitioned inputs sit together.
-//! - **Waiting on several consumers.** Each queue wakes the thread when it becomes non-empty; the wait is cut into
-//!   slices of at most [`SLICE`] in case a wake-up is missed. An idle thread does next to nothing.
+//! - **Waiting on several consumers.** Each queue wakes the thread when it becomes non-empty, so each is emptied before
+//!   the wait: the library's word that it gave nothing can mean that it served something else ([`context`]). The wait is
+//!   cut into slices of at most [`SLICE`] in case a wake-up is missed. An idle thread does next to nothing.
 //! - **Draining.** `BaseProducer::flush` waits in steps of 100 ms; [`producer`] serves the queue itself until nothing
 //!   is in flight and only then commits, which then finds nothing to flush.
 //! - **A producer that may have repeated itself is replaced** before the next transaction ([`producer`]): librdkafka
@@ -20,10 +21,13 @@
 //! - **A commit is answered before its marker is written** (Apache Kafka). The end of a partition and what readers see
 //!   follow a moment later; `committed` waits for pending commits, `bounds` does not.
 //! - **Who fences whom.** The `transactional.id` is application, instance and thread. `Fenced` means that another
-//!   process of the same name started, or that the coordinator timed this one out; the thread ends and starts anew,
-//!   and the group's static membership lets only one of two namesakes live.
+//!   process of the same name started, or that a coordinator gave this one up: that of the transactions, or that of a
+//!   group, which then refuses its positions ([`producer`]). The thread ends and starts anew, and the group's static
+//!   membership lets only one of two namesakes live.
 //! - **Positions are told only to who may process.** Each question for a group's positions, so each assignment, first
 //!   reads the application's grouping to the end ([`crate::grouping`]).
+//! - **A static member looks around before it takes its assignment**, since its group may leave a partition to nobody
+//!   ([`membership`]); and it leaves its group when it stops, if it is told to.
 //! - **Positions of a member in no generation are not sent.** The broker checks member and generation only where
 //!   there are any, so such positions would pass unfenced.
 //!
@@ -65,6 +69,7 @@ mod context;
 pub(crate) mod errors;
 mod follower;
 mod group;
+mod membership;
 mod outside;
 mod producer;
 pub(crate) mod raw;
@@ -87,11 +92,12 @@ use self::follower::Follower;
 use self::group::Group;
 pub use self::outside::OutsideReader;
 use self::producer::TransactionalProducer;
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, WhenStopped};
 use crate::grouping::{Grouping, KEY, Standing};
+use crate::waker::Waker;
 
 /// Longest uninterrupted wait for a wake-up.
-const SLICE: Duration = Duration::from_millis(20);
+const SLICE: Duration = Duration::from_millis(100);
 /// Between two looks whether the grouping has been read to its end.
 const READING: Duration = Duration::from_millis(5);
 /// Between two looks whether positions have been carried over.
@@ -123,7 +129,7 @@ pub struct KafkaBroker {
     follower: Follower,
     bounds: BoundsReader,
     producer: TransactionalProducer,
-    wake: Receiver<()>,
+    waker: Waker,
     counters: Arc<ClientCounters>,
     /// How the processors are grouped by this thread's topology, and where it is recorded for all; a topology without
     /// the topic (in tests of this door) has nothing to agree on.
@@ -134,7 +140,8 @@ pub struct KafkaBroker {
 
 impl KafkaBroker {
     /// Makes the clients of one stream thread, joins the groups of the sub-topologies and opens the producer, which
-    /// fences an earlier one of the same name.
+    /// fences an earlier one of the same name. What the clients have to tell ends a wait by `waker`, and so does whoever
+    /// else has it.
     ///
     /// # Errors
     /// [`BrokerError::Fatal`] for a configuration that cannot work; [`BrokerError::Retry`] when the cluster does not
@@ -143,6 +150,7 @@ impl KafkaBroker {
         config: &KafkaConfig,
         topology: &Topology,
         sub_topologies: &[SubTopologyId],
+        waker: &Waker,
     ) -> Result<Self, BrokerError> {
         config.check().map_err(|error| BrokerError::Fatal(error.to_string()))?;
         let (version, name) = rdkafka::util::get_rdkafka_version();
@@ -150,7 +158,6 @@ impl KafkaBroker {
             return Err(BrokerError::Fatal(format!("librdkafka {name} is too old, 2.12 is needed")));
         }
         let counters = Arc::new(ClientCounters::default());
-        let (waker, wake) = bounded(1);
         let timeout = Duration::from_millis(config.transaction_timeout_ms.into());
         let mut producer =
             TransactionalProducer::new(config.producer(&topology.application), topology, timeout, counters.clone());
@@ -160,7 +167,7 @@ impl KafkaBroker {
             .iter()
             .map(|id| Group::join(config, topology, *id, waker.clone(), counters.clone()))
             .collect::<Result<Vec<_>, _>>()?;
-        let follower = Follower::open(config, topology, waker)?;
+        let follower = Follower::open(config, topology, waker.clone())?;
         let bounds = BoundsReader::open(config, topology)?;
         let recorded = topology.find_topic(&topology.grouping_topic());
         let mut connected = Self {
@@ -168,7 +175,7 @@ impl KafkaBroker {
             follower,
             bounds,
             producer,
-            wake,
+            waker: waker.clone(),
             counters,
             grouping: recorded.map(|topic| (Grouping::of(topology), TopicPartition { topic, partition: 0 })),
             turn: 0,
@@ -190,6 +197,22 @@ impl KafkaBroker {
     #[cfg(feature = "testing")]
     pub fn trust_the_producer(&mut self) {
         self.producer.trust();
+    }
+
+    /// Whatever assignment comes is taken, also by a static member of a group that leaves partitions to nobody: for tests
+    /// that show what happens then.
+    #[cfg(feature = "testing")]
+    pub fn trust_the_groups(&mut self) {
+        self.groups.iter_mut().for_each(Group::trust);
+    }
+
+    /// The partitions that a group, stable as it is, assigns to nobody.
+    ///
+    /// # Errors
+    /// The cluster does not tell.
+    #[cfg(feature = "testing")]
+    pub fn unread(&mut self, id: SubTopologyId) -> Result<Vec<i32>, BrokerError> {
+        self.group(id)?.unread()
     }
 
     fn group(&mut self, id: SubTopologyId) -> Result<&mut Group, BrokerError> {
@@ -259,14 +282,15 @@ impl Broker for KafkaBroker {
         }
         let before = events.len();
         loop {
-            // A wake-up before this look at the queues is covered by it.
-            while self.wake.try_recv().is_ok() {}
             self.poll_all(max_records, events)?;
             let left = until.saturating_duration_since(Instant::now());
             if events.len() > before || left.is_zero() {
                 return Ok(());
             }
-            let _ = self.wake.recv_timeout(left.min(SLICE));
+            if self.waker.wait(left.min(SLICE)) {
+                // By the library, or by somebody who has other news for this thread: then it is the engine's turn.
+                return self.poll_all(max_records, events);
+            }
         }
     }
 
@@ -350,10 +374,11 @@ impl Broker for KafkaBroker {
 }
 
 impl Drop for KafkaBroker {
-    /// Leaves the groups. All clients close at the same time; one that hangs is left behind.
+    /// Leaves the groups, or keeps the places in them. All clients close at the same time; one that hangs is left behind.
     fn drop(&mut self) {
-        let groups = self.groups.iter_mut().filter_map(Group::close).map(close_aside).collect::<Vec<_>>();
-        let follower = self.follower.close().map(close_aside);
+        let groups = self.groups.iter_mut().filter_map(Group::close);
+        let groups = groups.map(|(consumer, when_stopped)| close_aside(consumer, when_stopped)).collect::<Vec<_>>();
+        let follower = self.follower.close().map(|consumer| close_aside(consumer, WhenStopped::Stay));
         let until = Instant::now() + CLOSE;
         for closed in groups.into_iter().chain(follower) {
             if closed.recv_deadline(until).is_err() {
@@ -364,9 +389,12 @@ impl Drop for KafkaBroker {
 }
 
 /// Drops a client on a thread of its own; the answer comes when it is gone.
-fn close_aside<C: ConsumerContext + 'static>(client: Arc<BaseConsumer<C>>) -> Receiver<()> {
+fn close_aside<C: ConsumerContext + 'static>(client: Arc<BaseConsumer<C>>, when_stopped: WhenStopped) -> Receiver<()> {
     let (done, closed) = bounded(1);
     let spawned = thread::Builder::new().name("close-consumer".into()).spawn(move || {
+        if when_stopped == WhenStopped::Leave {
+            membership::leave(&client);
+        }
         drop(client);
         let _ = done.send(());
     });

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
 use millrace_runtime::{Bounds, BrokerError, Event, Offset, Reader, SubTopologyId, TopicPartition, Topology};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -15,6 +14,7 @@ use super::context::QuietContext;
 use super::errors::of_question;
 use super::follower::Follower;
 use crate::config::KafkaConfig;
+use crate::waker::Waker;
 
 /// How long the answer about a group's positions may take; it waits for transactional commits that are pending.
 const QUESTION: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ pub struct OutsideReader {
     bounds: BoundsReader,
     /// One client for each group asked about: it has the group's name, and is in none.
     groups: BTreeMap<SubTopologyId, BaseConsumer<QuietContext>>,
-    wake: Receiver<()>,
+    waker: Waker,
 }
 
 impl OutsideReader {
@@ -37,14 +37,14 @@ impl OutsideReader {
     /// [`BrokerError::Fatal`]: a configuration that cannot work.
     pub fn connect(config: &KafkaConfig, topology: &Arc<Topology>) -> Result<Self, BrokerError> {
         config.check().map_err(|error| BrokerError::Fatal(error.to_string()))?;
-        let (waker, wake) = bounded(1);
+        let waker = Waker::default();
         Ok(Self {
             config: config.clone(),
             topology: topology.clone(),
-            follower: Follower::open(config, topology, waker)?,
+            follower: Follower::open(config, topology, waker.clone())?,
             bounds: BoundsReader::open(config, topology)?,
             groups: BTreeMap::new(),
-            wake,
+            waker,
         })
     }
 
@@ -69,13 +69,12 @@ impl Reader for OutsideReader {
         }
         let before = events.len();
         loop {
-            while self.wake.try_recv().is_ok() {}
             self.follower.poll(max_records, events)?;
             let left = until.saturating_duration_since(Instant::now());
             if events.len() > before || left.is_zero() {
                 return Ok(());
             }
-            let _ = self.wake.recv_timeout(left.min(SLICE));
+            self.waker.wait(left.min(SLICE));
         }
     }
 

@@ -16,7 +16,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
 use super::ClientCounters;
 use super::context::Deliveries;
-use super::errors::{Verdict, judge, say};
+use super::errors::{Member, Verdict, judge, member, say};
 
 /// Where a producer stands.
 ///
@@ -41,6 +41,8 @@ const INIT_DEADLINE: Duration = Duration::from_secs(20);
 const ABORT_DRAIN: Duration = Duration::from_secs(2);
 /// How long the library's log may take to be read after a transaction, with nothing in flight.
 const LOG_DRAIN: Duration = Duration::from_millis(500);
+/// How long positions may be refused because of an old generation before the member counts as lost: two heartbeats.
+const OVERTAKEN_MAX: Duration = Duration::from_secs(5);
 /// Old producers that may still be closing, at most.
 const CLOSING_MAX: usize = 4;
 
@@ -60,6 +62,8 @@ pub(super) struct TransactionalProducer {
     troubles: u64,
     /// Why a request of the last transaction may still be on its way.
     suspect: Option<String>,
+    /// Since when positions are refused because of an old generation.
+    overtaken: Option<Instant>,
     #[cfg(feature = "testing")]
     trusting: bool,
     closing: Arc<AtomicUsize>,
@@ -95,6 +99,7 @@ impl TransactionalProducer {
             touched: Vec::new(),
             troubles: 0,
             suspect: None,
+            overtaken: None,
             #[cfg(feature = "testing")]
             trusting: false,
             closing: Arc::default(),
@@ -332,7 +337,8 @@ impl TransactionalProducer {
         }
     }
 
-    /// Adds a group's positions. Repeated as it is while the library calls it retriable.
+    /// Adds a group's positions. Repeated as it is while the library calls it retriable. Fenced when they are refused
+    /// because the group does not know the member.
     pub(super) fn send_offsets(
         &mut self,
         offsets: &TopicPartitionList,
@@ -342,9 +348,17 @@ impl TransactionalProducer {
         let since = Instant::now();
         loop {
             let Err(error) = producer.send_offsets_to_transaction(offsets, group, self.deadline) else {
+                self.overtaken = None;
                 return Ok(());
             };
+            // Without this a member whose heartbeats do not come through would do the same work again and again.
+            let overtaken = match member(&error) {
+                Member::Gone => return Err(self.give_up("offsets", Verdict::Fenced, &say(&error))),
+                Member::Overtaken => self.overtaken.get_or_insert(since).elapsed() > OVERTAKEN_MAX,
+                Member::Unmentioned => false,
+            };
             match judge(&error) {
+                Verdict::Abort if overtaken => return Err(self.give_up("offsets", Verdict::Fenced, &say(&error))),
                 Verdict::Abort => return Err(BrokerError::Abort(format!("offsets: {}", say(&error)))),
                 Verdict::Again => {
                     // The library may have given up waiting for a request that still arrives.

@@ -1,11 +1,13 @@
-//! The two things the safe client does not tell: at which topic and offset a partition's end was reached, and which
-//! generation of its group a consumer is in. The only unsafe code of this crate; never decides anything.
+//! What the safe client does not tell: at which topic and offset a partition's end was reached, whether a consumer is a
+//! member of its group and of which generation, and how its coordinator describes a group. The only unsafe code of this
+//! crate; never decides anything.
 //!
-//! Why not the safe calls: `KafkaError::PartitionEOF` carries a partition number without topic or offset, and
-//! `ConsumerGroupMetadata` is opaque. Each block says why it is sound.
+//! Why not the safe calls: `KafkaError::PartitionEOF` carries a partition number without topic or offset,
+//! `ConsumerGroupMetadata` is opaque, nothing gives the member id, and `fetch_group_list` asks every broker, so that one
+//! that is down spoils the answer. Each block says why it is sound.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::ptr;
 use std::time::Duration;
 
@@ -109,5 +111,105 @@ pub(crate) fn generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> i32 
         let generation = native::rd_kafka_consumer_group_metadata_generation_id(metadata);
         native::rd_kafka_consumer_group_metadata_destroy(metadata);
         generation
+    }
+}
+
+/// Whether the group's coordinator knows this consumer by an id: not before it has joined, and not after it has left.
+pub(crate) fn has_member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    // SAFETY: the client pointer is valid while `consumer` is borrowed; the id is null or a C string of ours, freed once.
+    unsafe {
+        let client = consumer.client().native_ptr();
+        let id = native::rd_kafka_memberid(client);
+        if id.is_null() {
+            return false;
+        }
+        let known = !CStr::from_ptr(id).is_empty();
+        native::rd_kafka_mem_free(client, id.cast());
+        known
+    }
+}
+
+/// A group as its coordinator describes it.
+pub(crate) struct Described {
+    /// Every member knows its assignment, and no rebalance is under way.
+    pub(crate) stable: bool,
+    /// What is assigned to any of the members: topics and partitions.
+    pub(crate) assigned: Vec<(String, i32)>,
+    /// The `group.instance.id` of each static member.
+    pub(crate) instances: Vec<String>,
+}
+
+/// Asks the coordinator of a group, and nobody else. An error of the group itself is an error.
+pub(crate) fn describe<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    group: &str,
+    wait: Duration,
+) -> Result<Described, RDKafkaErrorCode> {
+    let name = CString::new(group).map_err(|_| RDKafkaErrorCode::InvalidArgument)?;
+    let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    let client = consumer.client().native_ptr();
+    // SAFETY: the client pointer is valid while `consumer` is borrowed. Options, queue and event are ours, and each is
+    // destroyed once, after its last use; the library copies the name, and what is read from the event is copied before
+    // the event is destroyed. An answer that comes after the queue is gone is the library's to drop.
+    unsafe {
+        let operation = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        let options = native::rd_kafka_AdminOptions_new(client, operation);
+        native::rd_kafka_AdminOptions_set_request_timeout(options, wait_ms, ptr::null_mut(), 0);
+        let queue = native::rd_kafka_queue_new(client);
+        native::rd_kafka_DescribeConsumerGroups(client, &mut name.as_ptr(), 1, options, queue);
+        let event = native::rd_kafka_queue_poll(queue, wait_ms.saturating_add(1_000));
+        let described = if event.is_null() { Err(RDKafkaErrorCode::OperationTimedOut) } else { described(event) };
+        if !event.is_null() {
+            native::rd_kafka_event_destroy(event);
+        }
+        native::rd_kafka_queue_destroy(queue);
+        native::rd_kafka_AdminOptions_destroy(options);
+        described
+    }
+}
+
+/// SAFETY: `event` must be a live event.
+unsafe fn described(event: *mut native::rd_kafka_event_t) -> Result<Described, RDKafkaErrorCode> {
+    // SAFETY: everything here is read from the live event; counts are the library's own, and a description, its members and
+    // their partitions live as long as the event. A member that has none has no list.
+    unsafe {
+        let failed = native::rd_kafka_event_error(event);
+        if failed != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(failed.into());
+        }
+        let result = native::rd_kafka_event_DescribeConsumerGroups_result(event);
+        let mut count = 0;
+        let groups = native::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
+        if groups.is_null() || count != 1 {
+            return Err(RDKafkaErrorCode::BadMessage);
+        }
+        let group = *groups;
+        let failed = native::rd_kafka_error_code(native::rd_kafka_ConsumerGroupDescription_error(group));
+        if failed != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(failed.into());
+        }
+        let stable = native::rd_kafka_consumer_group_state_t::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE;
+        let stable = native::rd_kafka_ConsumerGroupDescription_state(group) == stable;
+        let (mut assigned, mut instances) = (Vec::new(), Vec::new());
+        for at in 0..native::rd_kafka_ConsumerGroupDescription_member_count(group) {
+            let member = native::rd_kafka_ConsumerGroupDescription_member(group, at);
+            let instance = native::rd_kafka_MemberDescription_group_instance_id(member);
+            if !instance.is_null() {
+                instances.push(CStr::from_ptr(instance).to_string_lossy().into_owned());
+            }
+            let assignment = native::rd_kafka_MemberDescription_assignment(member);
+            if assignment.is_null() {
+                continue;
+            }
+            let list = native::rd_kafka_MemberAssignment_partitions(assignment);
+            if list.is_null() {
+                continue;
+            }
+            for at in 0..usize::try_from((*list).cnt).unwrap_or(0) {
+                let element = &*(*list).elems.add(at);
+                assigned.push((CStr::from_ptr(element.topic).to_string_lossy().into_owned(), element.partition));
+            }
+        }
+        Ok(Described { stable, assigned, instances })
     }
 }

@@ -14,7 +14,7 @@ use millrace_runtime::{
     SubTopology, SubTopologyId, Topic, TopicId, TopicPartition, Topology,
 };
 use millrace_worker::topics::{self, TopicSpec};
-use millrace_worker::{KafkaBroker, KafkaConfig, SystemClock};
+use millrace_worker::{KafkaBroker, KafkaConfig, SystemClock, Waker};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -131,7 +131,7 @@ impl Cluster {
     }
 
     pub fn connect(&self, instance: &str) -> KafkaBroker {
-        KafkaBroker::connect(&self.config(instance), &self.topology, &[S]).unwrap()
+        KafkaBroker::connect(&self.config(instance), &self.topology, &[S], &Waker::default()).unwrap()
     }
 
     /// Writes records with the given values, outside any transaction.
@@ -336,6 +336,12 @@ impl Member {
                 self.aborts += 1;
                 until("a new producer", || self.broker.recreate().ok());
                 self.rewind_all();
+            }
+            // The group has forgotten it. What follows, new clients, is not this member's to do: it has nothing any more.
+            Err(BrokerError::Fenced(_)) => {
+                self.aborts += 1;
+                self.owned.clear();
+                self.next.clear();
             }
             Err(error) => panic!("{error}"),
         }
