@@ -300,3 +300,129 @@ fn a_snapshot_from_before_a_compaction_is_never_used_after_it() {
     assert!(read < log / 2, "{read} of {log}");
     assert_eq!(offsets(&core, "t", Isolation::ReadCommitted), left);
 }
+
+/// Sets the offset of the batch at `position`, which leaves its checksum right.
+fn set_offset(disk: &CountingDisk, file: &str, position: u64, offset: i64) {
+    disk.write_at(file, position, &offset.to_be_bytes()).expect("written");
+}
+
+/// Where the last batch of a segment begins; all batches of `fill` are of one length.
+fn last_batch(disk: &CountingDisk, file: &str) -> u64 {
+    disk.length(file).expect("a length") - batch(0, b"12345678", &[b'v'; 200], None, false).len() as u64
+}
+
+#[test]
+fn a_damaged_offset_deletes_no_segment_and_hides_no_record() {
+    // In all segments, without and with a snapshot that covers the start of the damaged one.
+    for settings in [DEFAULT, SNAPSHOTS] {
+        for offset in [0, i64::MAX, 1 << 40, 301, 299] {
+            for place in 0..3 {
+                let disk = Arc::new(CountingDisk::default());
+                let mut core = open(&disk, settings);
+                create(&mut core, "t", SEGMENTS);
+                fill(&mut core, "t", 10);
+                if place == 0 {
+                    // A snapshot of the first segment, which then grows on.
+                    snapshot(&mut core);
+                }
+                for number in 10..300 {
+                    let bytes = batch(number, &number.to_be_bytes(), &[b'v'; 200], None, false);
+                    append(&mut core, number, "t", &bytes).expect("appended");
+                }
+                drop(core);
+                let before = segments(&disk, "topics/t@1/0");
+                assert!(before.len() > 3);
+                let damaged = if place == 2 { &before[before.len() - 1] } else { &before[place] };
+                let position = last_batch(&disk, damaged);
+                let mut right = [0; 8];
+                disk.read_at(damaged, position, &mut right).expect("read");
+                set_offset(&disk, damaged, position, offset);
+                let core = open(&disk, settings);
+                let what = format!("{offset} in segment {place}");
+                let end = core.latest_offset("t", 0, Isolation::ReadUncommitted);
+                if place == 2 && offset == 299 {
+                    assert_eq!(end, Ok(300), "{what}: it is the right one");
+                } else {
+                    assert_eq!(end, Err(ErrorCode::KafkaStorageError), "{what}");
+                }
+                drop(core);
+                assert_eq!(segments(&disk, "topics/t@1/0"), before, "{what}");
+                set_offset(&disk, damaged, position, i64::from_be_bytes(right));
+                let core = open(&disk, settings);
+                assert_eq!(offsets(&core, "t", Isolation::ReadCommitted).len(), 300, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_whose_length_is_damaged_is_no_torn_end_whatever_offsets_follow() {
+    let disk = Arc::new(CountingDisk::default());
+    let mut core = open(&disk, DEFAULT);
+    create(&mut core, "t", &[]);
+    fill(&mut core, "t", 50);
+    drop(core);
+    let file = segments(&disk, "topics/t@1/0").pop().expect("a segment");
+    let length = disk.length(&file).expect("a length") - last_batch(&disk, &file);
+    disk.write_at(&file, 40 * length + 8, &[0x10]).expect("written");
+    for number in 41..50 {
+        set_offset(&disk, &file, number * length, -1);
+    }
+    let core = open(&disk, DEFAULT);
+    assert_eq!(core.latest_offset("t", 0, Isolation::ReadUncommitted), Err(ErrorCode::KafkaStorageError));
+    assert_eq!(disk.length(&file).expect("a length"), 50 * length);
+}
+
+#[test]
+fn a_torn_batch_that_carries_batches_as_values_is_a_torn_end() {
+    let disk = Arc::new(CountingDisk::default());
+    let mut core = open(&disk, DEFAULT);
+    create(&mut core, "t", &[]);
+    fill(&mut core, "t", 50);
+    // As a mirror of another topic would write it.
+    let carried = batch(0, b"k", &[b'w'; 100], None, false);
+    let bytes = batch(0, b"k", &[carried.clone(), carried].concat(), None, false);
+    append(&mut core, 0, "t", &bytes).expect("appended");
+    drop(core);
+    let file = segments(&disk, "topics/t@1/0").pop().expect("a segment");
+    let length = disk.length(&file).expect("a length");
+    disk.truncate(&file, length - 30).expect("cut");
+    let core = open(&disk, DEFAULT);
+    assert_eq!(core.latest_offset("t", 0, Isolation::ReadUncommitted), Ok(50));
+}
+
+#[test]
+fn a_merge_that_was_interrupted_anywhere_is_ended_by_the_next_start() {
+    let mut interrupted = 0;
+    for changes in 0.. {
+        let disk = Arc::new(crash_disk::CrashDisk::new(1));
+        let mut core = Core::open(disk.clone(), DEFAULT, 0).expect("opens");
+        let compacted = [("cleanup.policy", "compact"), ("segment.bytes", "20000"), ("min.cleanable.dirty.ratio", "0")];
+        create(&mut core, "t", &compacted);
+        for _ in 0..20 {
+            fill(&mut core, "t", 20);
+        }
+        let job = core.next_compaction(0).expect("due");
+        disk.die_after(changes);
+        core.finish_compaction(0, &at("t"), job.run());
+        let dead = disk.is_dead();
+        interrupted += u64::from(dead);
+        drop(core);
+        disk.revive(crash_disk::Death::Process);
+        for newest in [380..400, 400..500] {
+            let mut core = Core::open(disk.clone(), DEFAULT, 0).expect("opens");
+            let left = offsets(&core, "t", Isolation::ReadCommitted);
+            assert!(newest.clone().all(|offset| left.contains(&offset)), "after {changes} changes: {left:?}");
+            assert!(dead || left.len() < 200, "{left:?}");
+            // The next pass finds all as it should be.
+            fill(&mut core, "t", 100);
+            if let Some(job) = core.next_compaction(0) {
+                core.finish_compaction(0, &at("t"), job.run());
+            }
+        }
+        if !dead {
+            break;
+        }
+    }
+    assert!(interrupted > 20, "{interrupted}");
+}

@@ -86,7 +86,8 @@ impl BatchHeader {
     /// Offset of the last record (of the last that was there before compaction, if any were removed).
     #[must_use]
     pub fn last_offset(&self) -> i64 {
-        self.base_offset + i64::from(self.last_offset_delta)
+        // The offset is covered by no checksum, so after damage it may be anything.
+        self.base_offset.saturating_add(i64::from(self.last_offset_delta))
     }
 
     /// Sequence number of the last record; sequences wrap from the largest `i32` to 0.

@@ -18,6 +18,7 @@ use super::codec::{compress, decompress};
 use super::disk::Disk;
 use super::journal::Entry;
 use super::log::{AbortedTransaction, CleanedUpTo, PartitionLog};
+use super::merge::{Merge, draft_file};
 use super::segment::Segment;
 use super::topics::Topic;
 use super::{Core, StorageError, TopicPartition};
@@ -28,6 +29,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub struct CompactionJob {
     disk: Arc<dyn Disk>,
     at: TopicPartition,
+    dir: String,
     incarnation: u64,
     segments: Vec<Segment>,
     /// First offset that is not looked at.
@@ -144,6 +146,7 @@ fn plan(topic: &Topic, number: usize, now: i64, max_keys: usize, disk: &Arc<dyn 
     Some(CompactionJob {
         disk: disk.clone(),
         at: TopicPartition::new("", 0),
+        dir: log.dir.clone(),
         incarnation: topic.incarnation,
         segments: segments.to_vec(),
         end,
@@ -184,20 +187,19 @@ impl PartitionLog {
         self.discard_snapshot()?;
         for (place, output) in compacted.outputs.iter().enumerate() {
             let mut segment = output.segment.clone();
+            let replaced = place..place + output.replaces;
+            let gone: Vec<i64> = self.segments[replaced.clone()][1..].iter().map(|merged| merged.base).collect();
+            let merges = !gone.is_empty();
+            if merges {
+                Merge { into: segment.base, gone }.note(&*self.disk, &self.dir)?;
+            }
             let io = |error| StorageError::io(&segment.file, error);
             self.disk.delete(&segment.index_file()).map_err(io)?;
             self.disk.rename(&output.draft, &segment.file).map_err(io)?;
             segment.close(&*self.disk);
-            let replaced = place..place + output.replaces;
-            let old: Vec<Segment> = self.segments.splice(replaced, [segment]).collect();
-            if old.len() > 1 {
-                // What is deleted next must not be missed because the rename was lost.
-                self.disk.sync_dir(&self.dir).map_err(|error| StorageError::io(&self.dir, error))?;
-            }
-            for merged in &old[1..] {
-                for file in [&merged.file, &merged.index_file()] {
-                    self.disk.delete(file).map_err(|error| StorageError::io(file, error))?;
-                }
+            self.segments.splice(replaced, [segment]);
+            if merges {
+                Merge::settle(&*self.disk, &self.dir)?;
             }
         }
         Ok(true)
@@ -244,6 +246,8 @@ impl CompactionJob {
     /// # Errors
     /// If the disk refuses or a batch cannot be read. Nothing has changed then; drafts are deleted at the next start.
     pub fn run(mut self) -> Result<Compacted, StorageError> {
+        // An earlier pass may have been stopped by the disk; its drafts are about to be written over.
+        Merge::settle(&*self.disk, &self.dir)?;
         let mut latest = Latest::default();
         let mut done = 0;
         for segment in &self.segments {
@@ -312,7 +316,7 @@ impl CompactionJob {
         let fits =
             outputs.last().is_some_and(|output| output.segment.length + bytes.len() as u64 <= self.segment_bytes);
         if !fits {
-            let draft = format!("{}.draft", segment.file);
+            let draft = draft_file(&segment.file);
             let io = |error| StorageError::io(&draft, error);
             self.disk.delete(&draft).map_err(io)?;
             self.disk.write_at(&draft, 0, &[]).map_err(io)?;

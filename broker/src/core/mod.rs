@@ -17,6 +17,7 @@ pub mod journal;
 pub mod log;
 mod members;
 mod membership;
+mod merge;
 mod producers;
 mod recovery;
 mod replay;

@@ -4,10 +4,12 @@
 //! A torn end of the newest segment is cut off. Anything else that is broken is an error; nothing is repaired silently.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::StorageError;
 use super::batch::{self, BatchHeader, HEADER_BYTES};
 use super::log::PartitionLog;
+use super::merge::Merge;
 use super::producers::Producers;
 use super::segment::{Segment, index_base, segment_base, segment_file};
 use super::snapshot::{KnownSegment, SNAPSHOT_FILE, Snapshot};
@@ -16,9 +18,10 @@ const CHUNK_BYTES: usize = 4 << 20;
 
 impl PartitionLog {
     pub(super) fn recover(&mut self, now: i64) -> Result<(), StorageError> {
+        let gone = Merge::settle(&*self.disk, &self.dir)?;
         let names = self.disk.list(&self.dir).map_err(|error| StorageError::io(&self.dir, error))?;
         let mut lengths: BTreeMap<i64, u64> = BTreeMap::new();
-        for base in names.iter().filter_map(|name| segment_base(name)) {
+        for base in names.iter().filter_map(|name| segment_base(name)).filter(|base| !gone.contains(base)) {
             let file = segment_file(&self.dir, base);
             let length = self.disk.length(&file).map_err(|error| StorageError::io(&file, error))?;
             lengths.insert(base, length);
@@ -41,19 +44,13 @@ impl PartitionLog {
         if let Some(snapshot) = snapshot {
             self.resume(snapshot, &lengths, now)?;
         }
-        let newest = lengths.last_key_value().map(|(base, _)| *base);
         let known_to = self.segments.last().map(|segment| segment.base);
-        for base in lengths.into_keys().filter(|base| known_to.is_none_or(|known| *base > known)) {
+        for base in lengths.keys().copied().filter(|base| known_to.is_none_or(|known| *base > known)) {
             let file = segment_file(&self.dir, base);
-            if base < self.end {
-                // Compaction had merged this segment into the one before and died before deleting it.
-                self.delete(&file)?;
-                continue;
-            }
             self.end = base;
             self.active_since = None;
             let mut segment = Segment::new(file, base);
-            self.verify(&mut segment, Some(base) == newest, now)?;
+            self.verify(&mut segment, next_base(&lengths, base), now)?;
             if let Some(older) = self.segments.last_mut() {
                 older.close(&*self.disk);
             }
@@ -79,8 +76,8 @@ impl PartitionLog {
             return Ok(());
         };
         last.open_index(&*self.disk).map_err(|error| StorageError::io(&last.file, error))?;
-        let newest = lengths.last_key_value().map(|(base, _)| *base) == Some(last.base);
-        self.verify(&mut last, newest, now)?;
+        let next = next_base(lengths, last.base);
+        self.verify(&mut last, next, now)?;
         self.segments.push(last);
         Ok(())
     }
@@ -89,8 +86,9 @@ impl PartitionLog {
         self.disk.delete(file).map_err(|error| StorageError::io(file, error))
     }
 
-    /// Reads what the file of `segment` holds behind its known length.
-    fn verify(&mut self, segment: &mut Segment, newest: bool, now: i64) -> Result<(), StorageError> {
+    /// Reads what the file of `segment` holds behind its known length. `next` is where the next segment begins; the
+    /// newest has none.
+    fn verify(&mut self, segment: &mut Segment, next: Option<i64>, now: i64) -> Result<(), StorageError> {
         let file = segment.file.clone();
         let io = |error| StorageError::io(&file, error);
         let length = self.disk.length(&segment.file).map_err(io)?;
@@ -117,7 +115,7 @@ impl PartitionLog {
                 continue;
             }
             let left = (length - segment.length) as usize;
-            match judge(&buffer[at..], left, segment.next_offset) {
+            match judge(&buffer[at..], left, self.allowed(segment, next)) {
                 Judgement::Whole(header) => {
                     let bytes = &buffer[at..at + header.length];
                     self.recover_batch(&header, bytes, now)
@@ -126,7 +124,7 @@ impl PartitionLog {
                     self.snapshotted.bytes_since += header.length as u64;
                     at += header.length;
                 }
-                Judgement::Torn if newest => {
+                Judgement::Torn if next.is_none() => {
                     if self.holds_batch_behind(segment, length)? {
                         return Err(StorageError::corrupt(segment, "a broken batch before whole ones"));
                     }
@@ -145,21 +143,44 @@ impl PartitionLog {
 }
 
 impl PartitionLog {
-    /// Whether a whole batch follows somewhere behind the known length: then what is there is no unfinished write.
+    /// Where the next batch of `segment` may lie. No checksum covers a batch's own offset, so it has to fit what is around
+    /// it: compaction leaves gaps only where another segment follows, and the newest has none above the oldest offset.
+    fn allowed(&self, segment: &Segment, next: Option<i64>) -> Allowed {
+        let least = segment.next_offset;
+        Allowed { least, most: if next.is_some() { i64::MAX } else { least.max(self.start) }, end: next }
+    }
+
+    /// Whether whole batches follow somewhere behind the known length: then what is there is no unfinished write. Their
+    /// offsets prove nothing by themselves, but neither does a batch that is a value inside the unfinished one: that a
+    /// batch is one of the log is told by its offset, or by whole batches from there to the end of the file.
     fn holds_batch_behind(&self, segment: &Segment, length: u64) -> Result<bool, StorageError> {
         let io = |error| StorageError::io(&segment.file, error);
         let mut bytes = vec![0; (length - segment.length) as usize];
         let count = self.disk.read_at(&segment.file, segment.length, &mut bytes).map_err(io)?;
-        let expected = segment.next_offset..segment.next_offset + i64::from(u32::MAX);
+        bytes.truncate(count);
+        let expected = segment.next_offset..segment.next_offset.saturating_add(i64::from(u32::MAX));
         Ok((1..count).any(|at| {
-            let rest = &bytes[at..count];
-            BatchHeader::parse(rest).is_some_and(|header| {
-                expected.contains(&header.base_offset)
-                    && header.length <= rest.len()
-                    && batch::is_intact(&rest[..header.length])
-            })
+            whole_batch(&bytes[at..])
+                .is_some_and(|header| expected.contains(&header.base_offset) || whole_to_the_end(&bytes[at..]))
         }))
     }
+}
+
+/// The header of the batch at the start of `bytes`, if all of it is there and intact.
+fn whole_batch(bytes: &[u8]) -> Option<BatchHeader> {
+    let header = BatchHeader::parse(bytes)?;
+    bytes.get(..header.length).is_some_and(batch::is_intact).then_some(header)
+}
+
+fn whole_to_the_end(mut bytes: &[u8]) -> bool {
+    while let Some(header) = whole_batch(bytes) {
+        bytes = &bytes[header.length..];
+    }
+    bytes.is_empty()
+}
+
+fn next_base(lengths: &BTreeMap<i64, u64>, base: i64) -> Option<i64> {
+    lengths.range((Bound::Excluded(base), Bound::Unbounded)).next().map(|(next, _)| *next)
 }
 
 fn known_segment(dir: &str, known: &KnownSegment) -> Segment {
@@ -182,14 +203,25 @@ fn fits(snapshot: &Snapshot, lengths: &BTreeMap<i64, u64>) -> bool {
         && (deleted(last) || lengths.get(&last.base).is_some_and(|length| *length >= last.length))
 }
 
+/// Offsets a batch may have.
+#[derive(Clone, Copy)]
+struct Allowed {
+    /// Least first offset.
+    least: i64,
+    /// Largest first offset.
+    most: i64,
+    /// Where the next segment begins.
+    end: Option<i64>,
+}
+
 enum Judgement {
     Whole(BatchHeader),
     Torn,
     Broken(&'static str),
 }
 
-/// Judges the batch at the start of `bytes`; `left` is how much of the file is left, `next_offset` the least it may begin at.
-fn judge(bytes: &[u8], left: usize, next_offset: i64) -> Judgement {
+/// Judges the batch at the start of `bytes`; `left` is how much of the file is left.
+fn judge(bytes: &[u8], left: usize, allowed: Allowed) -> Judgement {
     let Some(header) = BatchHeader::parse(bytes) else {
         let blank = bytes.iter().all(|byte| *byte == 0);
         return if left < HEADER_BYTES || blank {
@@ -205,8 +237,12 @@ fn judge(bytes: &[u8], left: usize, next_offset: i64) -> Judgement {
         // Damage in the very last batch is a write that did not finish; damage before it is not.
         return if header.length == left { Judgement::Torn } else { Judgement::Broken("checksum does not match") };
     }
-    if header.base_offset < next_offset || header.last_offset_delta < 0 {
+    if header.base_offset < allowed.least || header.last_offset_delta < 0 {
         return Judgement::Broken("offsets go backwards");
+    }
+    let last = header.base_offset.checked_add(i64::from(header.last_offset_delta));
+    if header.base_offset > allowed.most || last.is_none_or(|last| last >= allowed.end.unwrap_or(i64::MAX)) {
+        return Judgement::Broken("offsets jump ahead");
     }
     Judgement::Whole(header)
 }

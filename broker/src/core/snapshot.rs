@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
@@ -51,45 +52,51 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// Reads the snapshot in `dir`; `None` if there is none that is whole.
     pub(super) fn read(disk: &dyn Disk, dir: &str) -> Result<Option<Self>, StorageError> {
-        let file = format!("{dir}/{SNAPSHOT_FILE}");
-        let io = |error| StorageError::io(&file, error);
-        let length = match disk.length(&file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(io)?,
-        };
-        let mut bytes = vec![0; length as usize];
-        let count = disk.read_at(&file, 0, &mut bytes).map_err(io)?;
-        bytes.truncate(count);
-        let snapshot = decode(&bytes);
-        if snapshot.is_none() {
-            tracing::warn!(file, "snapshot not usable");
-        }
-        Ok(snapshot)
+        read_sealed(disk, &format!("{dir}/{SNAPSHOT_FILE}"))
     }
 
     /// Offset up to which it speaks.
     pub(super) fn end(&self) -> i64 {
         self.segments.last().map_or(0, |segment| segment.next_offset)
     }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![0; HEAD_BYTES];
-        if let Err(error) = serde_json::to_writer(&mut bytes, self) {
-            // Plain numbers, and a writer that never fails.
-            unreachable!("snapshot not serializable: {error}");
-        }
-        let crc = crc32c::crc32c(&bytes[HEAD_BYTES..]);
-        bytes[..4].copy_from_slice(&VERSION.to_be_bytes());
-        bytes[4..HEAD_BYTES].copy_from_slice(&crc.to_be_bytes());
-        bytes
-    }
 }
 
-fn decode(bytes: &[u8]) -> Option<Snapshot> {
+/// A note as bytes that tell whether they are whole: version, checksum, JSON.
+pub(super) fn seal(note: &impl Serialize) -> Vec<u8> {
+    let mut bytes = vec![0; HEAD_BYTES];
+    if let Err(error) = serde_json::to_writer(&mut bytes, note) {
+        // Plain numbers, and a writer that never fails.
+        unreachable!("note not serializable: {error}");
+    }
+    let crc = crc32c::crc32c(&bytes[HEAD_BYTES..]);
+    bytes[..4].copy_from_slice(&VERSION.to_be_bytes());
+    bytes[4..HEAD_BYTES].copy_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+/// What [`seal`] was given; `None` if the bytes are not whole.
+pub(super) fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let (head, body) = bytes.split_at_checked(HEAD_BYTES)?;
     let (version, crc) = head.split_at(4);
     let known = version == VERSION.to_be_bytes() && crc == crc32c::crc32c(body).to_be_bytes();
     if known { serde_json::from_slice(body).ok() } else { None }
+}
+
+/// Reads a sealed note; `None` if there is none that is whole.
+pub(super) fn read_sealed<T: DeserializeOwned>(disk: &dyn Disk, file: &str) -> Result<Option<T>, StorageError> {
+    let io = |error| StorageError::io(file, error);
+    let length = match disk.length(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(io)?,
+    };
+    let mut bytes = vec![0; length as usize];
+    let count = disk.read_at(file, 0, &mut bytes).map_err(io)?;
+    bytes.truncate(count);
+    let note = unseal(&bytes);
+    if note.is_none() {
+        tracing::warn!(file, "not whole, so not used");
+    }
+    Ok(note)
 }
 
 /// A noted state on its way to disk.
@@ -132,7 +139,7 @@ impl SnapshotJob {
         let draft = format!("{}/{DRAFT_FILE}", self.dir);
         let io = |error| StorageError::io(&draft, error);
         self.disk.delete(&draft).map_err(io)?;
-        self.disk.write_at(&draft, 0, &self.state.encode()).map_err(io)?;
+        self.disk.write_at(&draft, 0, &seal(&self.state)).map_err(io)?;
         self.disk.sync(&draft).map_err(io)?;
         Ok(Snapshotted(self))
     }
