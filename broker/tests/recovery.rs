@@ -392,6 +392,37 @@ fn a_torn_batch_that_carries_batches_as_values_is_a_torn_end() {
 }
 
 #[test]
+fn records_are_compacted_within_the_largest_lag_however_few_they_are() {
+    for (lag, is_due) in [("1000", true), ("9223372036854775807", false)] {
+        let disk = Arc::new(CountingDisk::default());
+        let mut core = open(&disk, DEFAULT);
+        let limited =
+            [("max.compaction.lag.ms", lag), ("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "1")];
+        create(&mut core, "t", &limited);
+        let write = |core: &mut Core, now: i64| {
+            append(core, now, "t", &batch(now, b"k", &[b'v'; 200], None, false)).expect("appended");
+        };
+        for now in 0..10 {
+            write(&mut core, now);
+        }
+        assert!(core.next_compaction(900).is_none(), "nothing is closed yet");
+        // Old enough to be closed, which the next append does.
+        write(&mut core, 1_100);
+        let all = core.next_compaction(1_100);
+        assert_eq!(all.is_some(), is_due);
+        let Some(job) = all else { continue };
+        core.finish_compaction(1_100, &at("t"), job.run());
+        assert_eq!(offsets(&core, "t", Isolation::ReadCommitted), [9, 10]);
+        // What is new is less than all there is, so only its age counts.
+        write(&mut core, 2_200);
+        assert!(core.next_compaction(2_099).is_none());
+        let job = core.next_compaction(2_200).expect("overdue");
+        core.finish_compaction(2_200, &at("t"), job.run());
+        assert_eq!(offsets(&core, "t", Isolation::ReadCommitted), [10, 11]);
+    }
+}
+
+#[test]
 fn a_merge_that_was_interrupted_anywhere_is_ended_by_the_next_start() {
     let mut interrupted = 0;
     for changes in 0.. {

@@ -136,9 +136,15 @@ fn plan(topic: &Topic, number: usize, now: i64, max_keys: usize, disk: &Arc<dyn 
     let end = log.segments.get(count)?.base;
     let cleaned_to = log.cleaned.last().map_or(0, |cleaned| cleaned.offset);
     let total: u64 = segments.iter().map(|segment| segment.length).sum();
-    let dirty = segments.iter().filter(|s| s.base >= cleaned_to);
-    let dirty: u64 = dirty.map(|segment| segment.length).sum();
-    if dirty == 0 || (dirty as f64) < settings.min_dirty_ratio * total as f64 {
+    let first_dirty = segments.partition_point(|segment| segment.base < cleaned_to);
+    let dirty: u64 = segments[first_dirty..].iter().map(|segment| segment.length).sum();
+    let pays = dirty as f64 >= settings.min_dirty_ratio * total as f64;
+    let overdue = || {
+        let limited = settings.max_compaction_lag_ms < i64::MAX;
+        let first = segments.get(first_dirty).filter(|_| limited)?.first_timestamp(&**disk);
+        first.map(|first| now.saturating_sub(first) >= settings.max_compaction_lag_ms)
+    };
+    if dirty == 0 || !(pays || overdue().unwrap_or(false)) {
         return None;
     }
     let kept_since = now - settings.delete_retention_ms;

@@ -91,6 +91,8 @@ pub struct TopicSettings {
     pub min_dirty_ratio: f64,
     /// Records younger than this are not compacted, milliseconds.
     pub min_compaction_lag_ms: i64,
+    /// Compaction runs over records this old whatever part of the segments they are, milliseconds.
+    pub max_compaction_lag_ms: i64,
 }
 
 fn find(name: &str) -> Option<&'static ConfigKey> {
@@ -135,22 +137,27 @@ pub fn understand(configs: &Configs) -> Result<TopicSettings, Refusal> {
     // Values and defaults were checked above, so the fallback numbers are never used.
     let long = |name: &str| text(name).parse::<i64>().unwrap_or(0);
     let policy = |word: &str| text("cleanup.policy").split(',').any(|p| p.trim() == word);
+    let compact = policy("compact");
+    let max_compaction_lag_ms = long("max.compaction.lag.ms");
+    // Only closed segments are compacted, so they close in time for it.
+    let oldest = if compact { max_compaction_lag_ms } else { i64::MAX };
     Ok(TopicSettings {
         log: LogSettings {
             segment_bytes: u64::try_from(long("segment.bytes").min(i64::from(i32::MAX))).unwrap_or(1024),
-            segment_ms: long("segment.ms"),
+            segment_ms: long("segment.ms").min(oldest),
             max_message_bytes: usize::try_from(long("max.message.bytes")).unwrap_or(usize::MAX),
             log_append_time: text("message.timestamp.type") == "LogAppendTime",
             timestamp_before_max: long("message.timestamp.before.max.ms"),
             timestamp_after_max: long("message.timestamp.after.max.ms"),
         },
         delete: policy("delete"),
-        compact: policy("compact"),
+        compact,
         retention_ms: Some(long("retention.ms")).filter(|limit| *limit >= 0),
         retention_bytes: u64::try_from(long("retention.bytes")).ok(),
         delete_retention_ms: long("delete.retention.ms"),
         min_dirty_ratio: text("min.cleanable.dirty.ratio").parse().unwrap_or(0.5),
         min_compaction_lag_ms: long("min.compaction.lag.ms"),
+        max_compaction_lag_ms,
     })
 }
 

@@ -71,6 +71,14 @@ impl Segment {
         self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
     }
 
+    /// Largest timestamp of its first batch, milliseconds; `None` if there is none or the disk refuses.
+    #[must_use]
+    pub fn first_timestamp(&self, disk: &dyn Disk) -> Option<i64> {
+        let mut head = [0; HEADER_BYTES];
+        let count = disk.read_at(&self.file, 0, &mut head).ok()?;
+        BatchHeader::parse(&head[..count]).map(|header| header.max_timestamp)
+    }
+
     /// Path of its index.
     #[must_use]
     pub fn index_file(&self) -> String {
