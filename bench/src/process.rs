@@ -90,7 +90,8 @@ impl Process {
 
     /// Asks it to end (SIGTERM) and waits until it has.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
-        Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().context("cannot run kill")?;
+        let pid = self.pid().to_string();
+        Command::new("sh").args(["-c", "kill -s TERM \"$0\"", &pid]).status().context("cannot run sh")?;
         self.until_it_ends(PATIENCE).map(|_| ())
     }
 

@@ -108,9 +108,11 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// `kill -NAME` to it alone.
+    /// The signal of that name to it alone.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        // The shell's own `kill`: a bare machine has no program of that name.
+        let pid = self.child.id().to_string();
+        let status = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status();
         assert!(status.is_ok_and(|status| status.success()), "the process could be sent {name}");
     }
 
