@@ -228,8 +228,10 @@ fn on_payment(mut turn: Turn<'_>, event: &PaymentEvent, accepted: Option<Accepte
             | OrderStatus::Cancelling
             | OrderStatus::Cancelled,
         ) => turn.cancel(CancelReason::Customer, "the money is given back"),
-        (Money::Held | Money::Taken, OrderStatus::Shipped) => turn.close_if_done(OrderEventKind::Captured, ""),
-        (Money::Held | Money::Taken, OrderStatus::Delivered) => turn.close_if_done(OrderEventKind::Captured, ""),
+        (Money::Held | Money::Taken, OrderStatus::Shipped | OrderStatus::Delivered) => {
+            turn.give_back_the_excess();
+            turn.close_if_done(OrderEventKind::Captured, "")
+        }
         (Money::Held | Money::Taken, _) => turn.stay(OrderEventKind::Noted, "captured before shipping"),
         (
             Money::Gone,
@@ -295,6 +297,18 @@ fn on_stock(mut turn: Turn<'_>, event: &StockEvent) -> Decision {
                     turn.close_if_done(OrderEventKind::Noted, "group released")
                 }
                 _ => turn.stay(OrderEventKind::Noted, "group released"),
+            }
+        }
+        // Nobody here asked for that: somebody else had the ledger let go what was promised. What has not left the house yet
+        // will not.
+        (_, GroupState::Granted, status) if event.kind == StockEventKind::Released => {
+            turn.order.groups[place].state = GroupState::Released;
+            turn.notice = Some("released_by_others");
+            let detail = "the ledger holds a group no longer that nobody here gave up";
+            match status {
+                OrderStatus::PartiallyShipped => turn.close(detail),
+                OrderStatus::Reserving | OrderStatus::Confirmed => turn.cancel(CancelReason::OutOfStock, detail),
+                _ => Decision::nothing(None),
             }
         }
         (

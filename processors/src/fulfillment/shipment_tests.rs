@@ -244,3 +244,46 @@ fn a_ship_that_the_ledger_refuses_is_seen_and_settled() {
     case.word("s1", Delivered, &[]);
     assert_eq!(case.status(), OrderStatus::Completed);
 }
+
+/// A stranger's release, or an operator's: goods that nobody holds any more must not be sold as if they were.
+#[test]
+fn a_group_that_somebody_else_had_released_does_not_ship() {
+    let skus = skus_apart(2);
+    let lines = [(skus[0].as_str(), 1), (skus[1].as_str(), 1)];
+    for confirmed in [true, false] {
+        let mut case = if confirmed { Case::confirmed(&lines) } else { Case::reserving(&lines) };
+        let partition = case.partitions()[0];
+        case.stock(partition, StockEventKind::Reserved);
+        let decision = case.stock(partition, StockEventKind::Released);
+        assert_eq!((case.status(), decision.notice), (OrderStatus::Cancelling, Some("released_by_others")));
+        assert_eq!(payment(&decision), Some((PaymentCommandKind::Void, None)));
+        case.release_all();
+        case.pay(PaymentState::Voided);
+        assert_eq!(case.status(), OrderStatus::Cancelled);
+    }
+    let mut case = Case::confirmed(&lines);
+    case.ship("s1", &lines[..1]);
+    assert_eq!(case.status(), OrderStatus::PartiallyShipped);
+    let open = case.order().groups.iter().find(|group| group.state == GroupState::Granted).unwrap().stock_partition;
+    let decision = case.stock(open, StockEventKind::Released);
+    assert_eq!((case.status(), kinds(&decision)), (OrderStatus::Shipped, vec![]));
+    assert_eq!(payment(&decision).map(|(kind, _)| kind), Some(PaymentCommandKind::Capture));
+}
+
+#[test]
+fn what_others_captured_beyond_what_has_shipped_is_given_back_when_it_is_heard_of() {
+    let skus = skus_apart(2);
+    let lines = [(skus[0].as_str(), 1), (skus[1].as_str(), 1)];
+    let mut case = Case::confirmed(&lines);
+    case.ship("s1", &lines[..1]);
+    let closed = case.word("s2", Short, &[]);
+    let Some((PaymentCommandKind::Capture, Some(due))) = payment(&closed) else { panic!("{closed:?}") };
+    let heard = case.captured(due + 40);
+    assert_eq!(payment(&heard), Some((PaymentCommandKind::Refund, Some(40))));
+    let usual = {
+        let mut case = Case::confirmed(&lines);
+        case.ship("s1", &lines);
+        case.captured(due)
+    };
+    assert_eq!(payment(&usual), None);
+}

@@ -109,6 +109,7 @@ pub const TRANSITIONS: &[(OrderStatus, Cause, OrderStatus)] = {
         (S::Confirmed, C::Short, S::Confirmed),
         (S::Confirmed, C::Short, S::Cancelling),
         (S::Confirmed, C::Released, S::Confirmed),
+        (S::Confirmed, C::Released, S::Cancelling), // by somebody else
         (S::Confirmed, C::Captured, S::Confirmed),
         (S::Confirmed, C::PaymentEnded, S::Cancelling),
         (S::Confirmed, C::CancelRequested, S::Cancelling),
@@ -120,6 +121,8 @@ pub const TRANSITIONS: &[(OrderStatus, Cause, OrderStatus)] = {
         (S::PartiallyShipped, C::Short, S::Delivered),
         (S::PartiallyShipped, C::Delivered, S::PartiallyShipped),
         (S::PartiallyShipped, C::Released, S::PartiallyShipped),
+        (S::PartiallyShipped, C::Released, S::Shipped), // by somebody else
+        (S::PartiallyShipped, C::Released, S::Delivered),
         (S::PartiallyShipped, C::ShipRefused, S::PartiallyShipped),
         (S::PartiallyShipped, C::Captured, S::PartiallyShipped),
         (S::PartiallyShipped, C::PaymentEnded, S::Shipped),

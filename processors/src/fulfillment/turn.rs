@@ -84,17 +84,25 @@ impl<'a> Turn<'a> {
 
     /// Takes the money for what has shipped, and no more.
     pub(super) fn collect(&mut self) {
-        let total = self.order.total.as_ref().map_or(i64::MAX, |total| total.minor);
-        let due = self.order.shipped_minor.min(total);
+        let due = self.due();
         match money(self.order.payment) {
             Money::Held if due > 0 => self.tell_payment(PaymentCommandKind::Capture, Some(due), "shipped"),
             Money::Held => self.tell_payment(PaymentCommandKind::Void, None, "what has shipped costs nothing"),
-            Money::Taken if self.order.captured_minor > due && self.from != self.order.status => {
-                let over = self.order.captured_minor - due;
-                self.tell_payment(PaymentCommandKind::Refund, Some(over), "more was captured than shipped");
-            }
+            Money::Taken if self.from != self.order.status => self.give_back_the_excess(),
             Money::Unheard | Money::Asked | Money::Taken | Money::Gone => {}
         }
+    }
+
+    /// Of an order of which nothing more will ship: what was captured by others is perhaps more than what has.
+    pub(super) fn give_back_the_excess(&mut self) {
+        let over = self.order.captured_minor.saturating_sub(self.due());
+        if money(self.order.payment) == Money::Taken && over > 0 {
+            self.tell_payment(PaymentCommandKind::Refund, Some(over), "more was captured than shipped");
+        }
+    }
+
+    fn due(&self) -> i64 {
+        self.order.shipped_minor.min(self.order.total.as_ref().map_or(i64::MAX, |total| total.minor))
     }
 
     /// Counts goods that left and whose money is lost.
