@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use millrace_audit::{Audit, Phase, ProviderEntry};
 use millrace_broker::core::{FetchedOffset, Isolation, TopicPartition as Place};
+use millrace_processors::stock::state::ReservationState;
+use millrace_processors::stock::stored::read_reservation;
 use millrace_runtime::{Change, Offset, Origin, ProcessorDefinition, Record, TopicId, TopicPartition, Topology};
 use millrace_schemas::{
     Codec, OrderEvent, OrderPlaced, OrderStatus, PaymentEvent, PaymentState, StockEvent, StockEventKind, topics,
@@ -37,6 +39,7 @@ pub(crate) struct Reading {
     released: std::collections::BTreeSet<(String, i32, i32)>,
     payments: BTreeMap<Vec<u8>, PaymentState>,
     orders: BTreeMap<Vec<u8>, OrderStatus>,
+    reservations: BTreeMap<Vec<u8>, ReservationState>,
     moves: Coverage,
 }
 
@@ -57,6 +60,7 @@ impl Reading {
             released: std::collections::BTreeSet::new(),
             payments: BTreeMap::new(),
             orders: BTreeMap::new(),
+            reservations: BTreeMap::new(),
             moves: Coverage::default(),
         }
     }
@@ -122,6 +126,17 @@ impl Reading {
                         let from = self.orders.insert(key.to_vec(), event.status).unwrap_or_default();
                         self.moves.order_moved(from, event.status);
                     }
+                    if topic.name.ends_with("-reservations-changelog") {
+                        let to = value.and_then(read_reservation).map(|reservation| reservation.state);
+                        let from = match to {
+                            Some(state) => self.reservations.insert(key.to_vec(), state),
+                            None => self.reservations.remove(key),
+                        };
+                        // What is neither was an adjustment.
+                        if from.or(to).is_some() {
+                            self.moves.reservation_moved(from, to);
+                        }
+                    }
                     if *topic.name == *topics::STOCK_EVENTS
                         && let Some(Ok(event)) = value.map(|value| self.codec.decode::<StockEvent>(value))
                     {
@@ -172,6 +187,11 @@ impl Reading {
         }
     }
 
+    /// What moved since it was last asked.
+    pub(crate) fn take_moves(&mut self) -> Coverage {
+        std::mem::take(&mut self.moves)
+    }
+
     /// For a run that does not drain.
     pub(crate) fn what_waits(&self, world: &World) -> String {
         let (orders, pending) = self.audit.progress();
@@ -198,7 +218,6 @@ impl Reading {
                 live: u32::from(entry.live),
             });
         }
-        world.coverage.add(&std::mem::take(&mut self.moves));
         self.tell(world, Phase::Settled);
         // Where clocks differ, times say nothing of the order.
         if !world.coverage.faults.contains_key(&Fault::ClockJump) {

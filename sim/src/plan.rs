@@ -67,11 +67,17 @@ pub enum Fault {
     CommandTwice,
     /// A stranger releases what is only going to be reserved.
     ReleaseFirst,
+    /// What is read of one partition comes late, while others flow.
+    FetchHeld,
+    /// Somebody in the back office captures or refunds by hand.
+    BackOffice,
+    /// The warehouse ships a part, and of the rest only says that it never will, or nothing.
+    RestLeft,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::RequestLost,
         Self::AnswerLost,
         Self::RequestHeld,
@@ -100,6 +106,9 @@ impl Fault {
         Self::Adjustment,
         Self::CommandTwice,
         Self::ReleaseFirst,
+        Self::FetchHeld,
+        Self::BackOffice,
+        Self::RestLeft,
     ];
 
     /// Its name on the command line.
@@ -211,6 +220,7 @@ pub(crate) struct Plan {
     pub(crate) threads: usize,
     pub(crate) partitions: i32,
     pub(crate) apart: bool,
+    pub(crate) hand_over: bool,
     pub(crate) orders: usize,
     pub(crate) skus: usize,
     /// Orders are placed, and faults happen, until then.
@@ -265,6 +275,7 @@ impl Plan {
             threads: if rng.u8(..4) == 0 { 2 } else { 1 },
             partitions: rng.i32(2..=3),
             apart: rng.u8(..4) == 0,
+            hand_over: stream(options.seed, "hand-over", 0).u8(..3) != 0,
             orders,
             skus: rng.usize(4..24),
             calm_at,
@@ -283,7 +294,7 @@ impl Plan {
 
 /// Drawn kind by kind, so that leaving one out leaves the others as they are.
 fn misfortunes(options: Options, processes: usize, calm_at: Micros) -> Vec<Misfortune> {
-    const KINDS: [(Fault, usize); 9] = [
+    const KINDS: [(Fault, usize); 10] = [
         (Fault::BrokerCrash, 3),
         (Fault::ProcessCrash, 5),
         (Fault::DiskLost, 2),
@@ -293,6 +304,7 @@ fn misfortunes(options: Options, processes: usize, calm_at: Micros) -> Vec<Misfo
         (Fault::ProcessPaused, 4),
         (Fault::ProcessStopped, 4),
         (Fault::ClockJump, 3),
+        (Fault::FetchHeld, 5),
     ];
     let mut all = Vec::new();
     for (fault, most) in KINDS {
@@ -307,9 +319,23 @@ fn misfortunes(options: Options, processes: usize, calm_at: Micros) -> Vec<Misfo
                 Fault::BrokerCrash => rng.u64(SECOND / 20..6 * SECOND),
                 Fault::DiskFull => rng.u64(SECOND..10 * SECOND),
                 Fault::ClockJump => rng.u64(SECOND..40 * SECOND),
+                Fault::FetchHeld => rng.u64(SECOND..12 * SECOND),
                 _ => rng.u64(SECOND / 20..12 * SECOND),
             };
             all.push(Misfortune { at, fault, process: rng.usize(..processes), lasts });
+        }
+    }
+    // Who took over from a process that sleeps goes, too, while what the sleeper left is still open.
+    if options.faults.has(Fault::ProcessStopped) {
+        let mut rng = stream(options.seed, "successions", 0);
+        let asleep: Vec<Misfortune> =
+            all.iter().filter(|one| one.fault == Fault::ProcessPaused && one.lasts > 7 * SECOND).copied().collect();
+        for sleeper in asleep {
+            let at = sleeper.at + rng.u64(6 * SECOND..12 * SECOND);
+            let process = (sleeper.process + rng.usize(1..processes)) % processes;
+            if at < calm_at && rng.bool() {
+                all.push(Misfortune { at, fault: Fault::ProcessStopped, process, lasts: rng.u64(SECOND..6 * SECOND) });
+            }
         }
     }
     all.sort_by_key(|misfortune| misfortune.at);

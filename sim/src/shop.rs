@@ -9,7 +9,8 @@ use millrace_replay::warehouse::{Settings, Warehouse};
 use millrace_runtime::{Headers, Offset, TopicId, TopicPartition, Topology, partition_of};
 use millrace_schemas::{
     AdjustmentKind, AvroRecord, CancelRequested, Codec, Money, OrderAccepted, OrderEvent, OrderLine, OrderPlaced,
-    Product, StockAdjustment, StockCommand, StockCommandKind, topics,
+    PaymentCommand, PaymentCommandKind, Product, ShipmentUpdate, ShipmentUpdateKind, StockAdjustment, StockCommand,
+    StockCommandKind, topics,
 };
 
 use crate::batches::{ANONYMOUS, Draft};
@@ -207,6 +208,9 @@ impl Shop {
                     last.before = Some(id.clone());
                 }
             }
+            if has(Fault::BackOffice) {
+                back_office(&mut pen, &mut stream(seed, "back-office", number as u64), at, &id);
+            }
             if has(Fault::PoisonRecord) && rng.u32(..100) < rubbish {
                 poison(&mut pen, &mut rng, at, &id, &order);
             }
@@ -269,13 +273,28 @@ fn adjustments(pen: &mut Pen<'_>, plan: &Plan) {
     }
 }
 
+/// Somebody takes an order's money before it has shipped, or gives it back.
+fn back_office(pen: &mut Pen<'_>, rng: &mut Rng, at: Micros, id: &str) {
+    let (kind, pause) = match rng.u8(..60) {
+        0 => (PaymentCommandKind::Capture, rng.u64(0..4 * SECOND)),
+        1 => (PaymentCommandKind::Refund, rng.u64(2 * SECOND..20 * SECOND)),
+        _ => return,
+    };
+    let at = at + pause;
+    let command = PaymentCommand { order_id: id.to_owned(), kind, amount: None, reason: "by hand".into(), at: ms(at) };
+    pen.write(at, id, &command, Some(Fault::BackOffice));
+}
+
 /// Something no processor can take, under a key of its own or that of an order.
 fn poison(pen: &mut Pen<'_>, rng: &mut Rng, at: Micros, id: &str, order: &OrderPlaced) {
+    let ordered_at = at;
     let at = at + rng.u64(0..6 * SECOND);
     let topic =
         [topics::ORDERS_PLACED, topics::ORDERS_CANCEL_REQUESTED, topics::SHIPMENTS_UPDATES, topics::STOCK_ADJUSTMENTS]
             [rng.usize(..4)];
     let key = if rng.bool() { id.to_owned() } else { format!("{id}-rubbish") };
+    // Just before the order, which then has to wait behind it.
+    let at = if key == id && rng.bool() { ordered_at.saturating_sub(rng.u64(1..300 * MS)) } else { at };
     let mut to = pen.home(topic, key.as_bytes());
     let whole = pen.bytes(order);
     let mut key = Some(key.into_bytes());
@@ -388,19 +407,40 @@ impl World {
                 }
             }
         }
-        for update in updates {
+        for mut update in updates {
+            let left = self.leaves_the_rest(&mut update);
             let mut value = Vec::new();
             self.codec.encode(topics::SHIPMENTS_UPDATES, &update, &mut value);
             let topic = topology.find_topic(topics::SHIPMENTS_UPDATES).expect("the topology has the topic");
             let partition = partition_of(update.order_id.as_bytes(), topology.topic(topic).partitions);
             let to = TopicPartition { topic, partition };
-            let pause = self.rng.u64(0..3 * SECOND);
+            let pause = self.rng.u64(0..3 * SECOND) + if left { 3 * SECOND } else { 0 };
             let at = self.now + pause;
             let key = Some(update.order_id.into_bytes());
             self.shop.outside.push(Outside { at, to, key, value: Some(value), order: None, fault: None, before: None });
             let number = self.shop.outside.len() - 1;
             self.at(at, Event::Outside(number));
         }
+    }
+
+    /// Of some orders that ship in parts the second never leaves; the same ones whenever the warehouse tells of them. Says
+    /// only that the first has arrived, or that the rest is short.
+    fn leaves_the_rest(&mut self, update: &mut ShipmentUpdate) -> bool {
+        let number = update.order_id.trim_start_matches("o-").parse().unwrap_or(0);
+        let Some(first) = update.shipment_id.strip_suffix("/2").filter(|_| !self.calm) else { return false };
+        if !self.plan.options.faults.has(Fault::RestLeft) {
+            return false;
+        }
+        match stream(self.plan.options.seed, "rest", number).u8(..4) {
+            0 => {
+                update.shipment_id = format!("{first}/1");
+                update.kind = ShipmentUpdateKind::Delivered;
+            }
+            1 => update.kind = ShipmentUpdateKind::Short,
+            _ => return false,
+        }
+        self.coverage.fired(Fault::RestLeft);
+        true
     }
 
     /// The registry tells what it has of the schemas that were asked for.

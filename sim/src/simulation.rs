@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use corosensei::CoroutineResult;
-use millrace_runtime::{Grouping, ProcessorDefinition, ThreadError, Topology, check_definitions, parse};
+use millrace_runtime::{
+    Grouping, ProcessorDefinition, ThreadError, TopicPartition, Topology, check_definitions, parse,
+};
 use millrace_schemas::Codec;
 
 use crate::Outcome;
@@ -70,6 +72,7 @@ fn topology_of(plan: &Plan) -> (Topology, Vec<ProcessorDefinition>, Codec) {
     engine.commit_latency_ms = plan.commit_latency_ms;
     engine.write_out_ms = plan.write_out_ms;
     engine.memtable_bytes = plan.memtable_bytes;
+    engine.hand_over = plan.hand_over;
     engine.park_retry_ms = 200;
     engine.park_tries_max = 3;
     for processor in &mut topology.processors {
@@ -443,6 +446,17 @@ impl Simulation {
                 }
                 world.after(lasts, Event::Start(process));
             }
+            Fault::FetchHeld => {
+                let topology = world.topology.clone();
+                let subs = topology.sub_topology_ids().map(|id| topology.sub_topology(id));
+                let inputs: Vec<_> = subs
+                    .flat_map(|sub| sub.inputs.iter().map(|topic| (*topic, sub.partitions)))
+                    .flat_map(|(topic, partitions)| (0..partitions).map(move |partition| (topic, partition)))
+                    .collect();
+                let (topic, partition) = inputs[world.rng.usize(..inputs.len())];
+                let until = world.now + lasts;
+                world.fetches_held.insert(TopicPartition { topic, partition }, until);
+            }
             Fault::ClockJump => {
                 world.processes[process].clock_ahead += i64::try_from(lasts / MS).unwrap_or(0);
             }
@@ -502,6 +516,7 @@ impl Simulation {
             let pause = u64::try_from(FENCE_MS).unwrap_or(0) * MS + 5 * SECOND;
             world.after(pause, Event::StartAllAgain);
         }
+        world.coverage.add(&self.reading.take_moves());
         checks::stores_equal_their_topics(&mut world, &self.definitions);
         world.held.clear();
         judged

@@ -160,6 +160,8 @@ pub(crate) struct World {
     pub(crate) provider: Arc<MemoryProvider>,
     pub(crate) calls_in_flight: usize,
     pub(crate) shop: Shop,
+    /// Inputs that give nothing until then.
+    pub(crate) fetches_held: BTreeMap<TopicPartition, Micros>,
     pub(crate) held: Held,
     pub(crate) coverage: Coverage,
     pub(crate) violations: Vec<String>,
@@ -199,6 +201,7 @@ impl World {
             provider: Arc::default(),
             calls_in_flight: 0,
             shop,
+            fetches_held: BTreeMap::new(),
             held: Held::new(),
             coverage: Coverage::default(),
             violations: Vec::new(),

@@ -247,6 +247,9 @@ impl<'y> SimBroker<'y> {
         let mut left = most;
         for step in 0..open.len() {
             let (sub_topology, from) = open[(first + step) % open.len()];
+            if world.fetches_held.get(&from).is_some_and(|until| *until > world.now) {
+                continue;
+            }
             let Some(reader) = self.readers.get_mut(&(sub_topology, from)) else { continue };
             let (records, next) = world.fetch(from, reader.next, self.records_at_once.min(left));
             reader.next = next;
