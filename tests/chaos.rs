@@ -29,7 +29,7 @@ const IN_TESTS: Settings = Settings {
     kinds: Vec::new(),
     length: Length::Rounds(2),
     orders: 60_000,
-    rate: 150.0,
+    rate: 125.0,
     hurry: 60,
 };
 
