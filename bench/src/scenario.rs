@@ -199,10 +199,7 @@ fn summary(
 ) -> anyhow::Result<Block> {
     let mut block = Block::new(contender, side, setup);
     let mut session = Session::prepare(ground, contender, setup)?;
-    let since = Instant::now();
-    session.start()?;
-    session.until_one_is_confirmed(PROBE_GAP)?;
-    let started = since.elapsed().as_secs_f64();
+    let started = seconds_to_an_order(&mut session)?;
     session.until_stocked()?;
     let (steady, warm) = session.warm_up(lengths.warm_window, lengths.warm_at_most, lengths.warm_share)?;
     // Where every commit takes seconds, no short window tells whether a rate is sustained. What such a one does under
@@ -241,6 +238,14 @@ fn summary(
     }
     finish(session, &mut block)?;
     Ok(block)
+}
+
+/// Starts what is measured; how long it takes until an order sent since is confirmed.
+fn seconds_to_an_order(session: &mut Session<'_>) -> anyhow::Result<f64> {
+    let since = Instant::now();
+    session.start()?;
+    session.until_one_is_confirmed(PROBE_GAP)?;
+    Ok(since.elapsed().as_secs_f64())
 }
 
 /// Audits and ends the session.
@@ -433,10 +438,7 @@ const PROBE_GAP: Duration = Duration::from_millis(20);
 fn start(ground: &mut Ground, contender: &Contender, side: Side, setup: &Setup) -> anyhow::Result<Block> {
     let mut block = Block::new(contender, side, setup);
     let mut session = Session::prepare(ground, contender, setup)?;
-    let since = Instant::now();
-    session.start()?;
-    session.until_one_is_confirmed(PROBE_GAP)?;
-    block.figure("start to first confirmed order", "s", Better::Lower, since.elapsed().as_secs_f64());
+    block.figure("start to first confirmed order", "s", Better::Lower, seconds_to_an_order(&mut session)?);
     finish(session, &mut block)?;
     Ok(block)
 }
@@ -469,10 +471,7 @@ fn crash(
 fn killed(block: &mut Block, session: &mut Session<'_>) -> anyhow::Result<()> {
     session.leave_on_their_way(2_000)?;
     session.kill();
-    let since = Instant::now();
-    session.start()?;
-    session.until_one_is_confirmed(PROBE_GAP)?;
-    block.figure("SIGKILL to next confirmed order", "s", Better::Lower, since.elapsed().as_secs_f64());
+    block.figure("SIGKILL to next confirmed order", "s", Better::Lower, seconds_to_an_order(session)?);
     Ok(())
 }
 
@@ -492,10 +491,7 @@ fn restore(
     session.stop()?;
     session.forget_state()?;
     std::thread::sleep(UNTIL_FORGOTTEN);
-    let since = Instant::now();
-    session.start()?;
-    session.until_one_is_confirmed(PROBE_GAP)?;
-    let took = since.elapsed().as_secs_f64();
+    let took = seconds_to_an_order(&mut session)?;
     block.figure("empty disk to next confirmed order", "s", Better::Lower, took);
     block.figure("orders restored", "orders/s", Better::Higher, session.decided().0 as f64 / took);
     finish(session, &mut block)?;
