@@ -118,7 +118,7 @@ fn table(report: &Report) -> String {
             ]);
             producers.extend(p.producers.iter().map(|producer| {
                 vec![
-                    producer.producer.to_string(),
+                    producer.id.to_string(),
                     producer.epoch.to_string(),
                     format!("{}/{}", topic.topic, p.partition),
                     number(producer.last_sequence),
@@ -141,7 +141,7 @@ fn table(report: &Report) -> String {
                 transaction.id.clone(),
                 transaction.producer.to_string(),
                 transaction.epoch.to_string(),
-                transaction.state.to_owned(),
+                transaction.state.name().to_owned(),
                 open.join(" "),
             ]
         })

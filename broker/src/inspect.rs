@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::core::StorageError;
 pub use crate::core::inspect::{
-    BatchReport, GroupReport, OffsetReport, PartitionReport, ProducerReport, Report, SegmentReport, TopicReport,
-    TransactionReport,
+    BatchReport, GroupReport, OffsetReport, PartitionReport, Report, SegmentReport, TopicReport,
 };
+pub use crate::core::views::{ProducerView, TransactionStatus, TransactionView};
 use crate::files::FileDisk;
 use crate::wire;
 

@@ -60,7 +60,7 @@ fn a_folder_is_told_as_it_is_and_left_as_it_is() {
         assert_eq!(partition.aborted.len(), 1);
         assert!(partition.producers.iter().any(|producer| producer.open_since == Some(22)));
         let states: Vec<(&str, &str)> =
-            report.transactions.iter().map(|transaction| (transaction.id.as_str(), transaction.state)).collect();
+            report.transactions.iter().map(|transaction| (transaction.id.as_str(), transaction.state.name())).collect();
         assert_eq!(states, [("done", "CompleteAbort"), ("open", "Ongoing")]);
         let batches = folder.batches(partition, 5, 100).expect("read");
         let kinds: Vec<&str> = batches.iter().map(|batch| batch.kind).collect();

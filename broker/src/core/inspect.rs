@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::StorageError;
 use super::batch::{self, BatchHeader, HEADER_BYTES};
 use super::disk::Disk;
 use super::journal::Journal;
@@ -14,7 +15,7 @@ use super::replay::Replayed;
 use super::segment::segment_file;
 use super::snapshot::SNAPSHOT_FILE;
 use super::topics::topic_dir;
-use super::{StorageError, TopicPartition};
+use super::views::{ProducerView, TransactionView};
 
 /// A disk that takes no change and says so to nobody: whoever opens a log on it sees the log as a start would.
 struct ReadOnly {
@@ -61,7 +62,7 @@ pub struct Report {
     /// Groups by id.
     pub groups: Vec<GroupReport>,
     /// Transactional ids.
-    pub transactions: Vec<TransactionReport>,
+    pub transactions: Vec<TransactionView>,
 }
 
 /// A topic.
@@ -95,7 +96,7 @@ pub struct PartitionReport {
     /// Oldest first.
     pub segments: Vec<SegmentReport>,
     /// By producer id.
-    pub producers: Vec<ProducerReport>,
+    pub producers: Vec<ProducerView>,
     /// Aborted transactions whose records may still be there.
     pub aborted: Vec<AbortedTransaction>,
 }
@@ -113,21 +114,6 @@ pub struct SegmentReport {
     pub bytes: u64,
     /// Largest timestamp, milliseconds; `None` if it is empty.
     pub max_timestamp: Option<i64>,
-}
-
-/// A producer as a partition knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ProducerReport {
-    /// Producer id.
-    pub producer: i64,
-    /// Epoch.
-    pub epoch: i16,
-    /// Sequence number of its last record, if it is known.
-    pub last_sequence: Option<i32>,
-    /// First offset of its open transaction.
-    pub open_since: Option<i64>,
-    /// When it last wrote, milliseconds.
-    pub last_seen: i64,
 }
 
 /// A group.
@@ -154,25 +140,6 @@ pub struct OffsetReport {
     pub partition: i32,
     /// Offset of the next record to read.
     pub offset: i64,
-}
-
-/// A transactional id.
-#[derive(Debug, Clone, Serialize)]
-pub struct TransactionReport {
-    /// Transactional id.
-    pub id: String,
-    /// Producer id.
-    pub producer: i64,
-    /// Epoch.
-    pub epoch: i16,
-    /// Kafka's name of its state.
-    pub state: &'static str,
-    /// Time-out, milliseconds.
-    pub timeout: i64,
-    /// Partitions in the open transaction.
-    pub partitions: Vec<TopicPartition>,
-    /// Groups in the open transaction.
-    pub groups: Vec<String>,
 }
 
 /// A batch of a partition.
@@ -240,7 +207,7 @@ pub fn inspect(disk: Arc<dyn Disk>, now: i64, verify: bool) -> Result<Report, St
             .collect(),
     });
     let groups = groups.collect();
-    Ok(Report { topics, groups, transactions: state.transactions.reports() })
+    Ok(Report { topics, groups, transactions: state.transactions.views() })
 }
 
 fn partition(
@@ -277,7 +244,7 @@ fn partition(
         bytes: log.size(),
         damage,
         segments,
-        producers: log.producers.reports(),
+        producers: log.producers.views(),
         aborted: log.aborted.clone(),
     })
 }

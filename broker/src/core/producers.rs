@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::ErrorCode;
 use super::batch::{BatchHeader, add_sequence};
-use super::inspect::ProducerReport;
 use super::views::ProducerView;
 
 /// How many batches a producer may have in flight; so many are remembered to recognise repeats.
@@ -41,7 +40,7 @@ impl Producer {
         ProducerView {
             id,
             epoch: self.epoch,
-            last_sequence: self.batches.back().map_or(-1, |batch| batch.last_sequence),
+            last_sequence: self.batches.back().map(|batch| batch.last_sequence),
             last_seen: self.last_seen,
             open_since: self.open_since,
         }
@@ -166,23 +165,6 @@ impl Producers {
     /// Producers with an open transaction here.
     pub fn open_producers(&self) -> impl Iterator<Item = i64> + '_ {
         self.open.values().copied()
-    }
-
-    /// All of them, for people.
-    pub(super) fn reports(&self) -> Vec<ProducerReport> {
-        let mut reports: Vec<ProducerReport> = self
-            .by_id
-            .iter()
-            .map(|(id, producer)| ProducerReport {
-                producer: *id,
-                epoch: producer.epoch,
-                last_sequence: producer.batches.back().map(|batch| batch.last_sequence),
-                open_since: producer.open_since,
-                last_seen: producer.last_seen,
-            })
-            .collect();
-        reports.sort_by_key(|report| report.producer);
-        reports
     }
 
     /// Every producer remembered here, by id.

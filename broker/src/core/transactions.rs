@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::batch::BatchHeader;
 use super::durability::Rounds;
-use super::inspect::TransactionReport;
 use super::journal::{CommittedOffset, Entry, Offsets};
 use super::views::{TransactionStatus, TransactionView};
 use super::{CommitAs, Core, ErrorCode, TopicPartition};
@@ -81,6 +80,27 @@ impl Transaction {
         self.partitions.extend(partitions.iter().cloned());
         self.groups.extend(groups.iter().cloned());
     }
+
+    fn view(&self, id: &str) -> TransactionView {
+        let (state, since) = match self.state {
+            State::Empty => (TransactionStatus::Empty, None),
+            State::Ongoing { since } => (TransactionStatus::Ongoing, Some(since)),
+            State::Prepared { outcome: Outcome::Commit, .. } => (TransactionStatus::PrepareCommit, None),
+            State::Prepared { outcome: Outcome::Abort, .. } => (TransactionStatus::PrepareAbort, None),
+            State::Ended(Outcome::Commit) => (TransactionStatus::CompleteCommit, None),
+            State::Ended(Outcome::Abort) => (TransactionStatus::CompleteAbort, None),
+        };
+        TransactionView {
+            id: id.to_owned(),
+            state,
+            since,
+            timeout: self.timeout,
+            producer: self.producer,
+            epoch: self.epoch,
+            partitions: self.partitions.iter().cloned().collect(),
+            groups: self.groups.iter().cloned().collect(),
+        }
+    }
 }
 
 /// All transactional ids.
@@ -102,24 +122,7 @@ impl Transactions {
     }
 
     pub(super) fn view(&self, id: &str) -> Option<TransactionView> {
-        let transaction = self.get(id)?;
-        let (state, since) = match transaction.state {
-            State::Empty => (TransactionStatus::Empty, None),
-            State::Ongoing { since } => (TransactionStatus::Ongoing, Some(since)),
-            State::Prepared { outcome: Outcome::Commit, .. } => (TransactionStatus::PrepareCommit, None),
-            State::Prepared { outcome: Outcome::Abort, .. } => (TransactionStatus::PrepareAbort, None),
-            State::Ended(Outcome::Commit) => (TransactionStatus::CompleteCommit, None),
-            State::Ended(Outcome::Abort) => (TransactionStatus::CompleteAbort, None),
-        };
-        Some(TransactionView {
-            id: id.to_owned(),
-            state,
-            since,
-            timeout: transaction.timeout,
-            producer: transaction.producer,
-            epoch: transaction.epoch,
-            partitions: transaction.partitions.iter().cloned().collect(),
-        })
+        self.get(id).map(|transaction| transaction.view(id))
     }
 
     /// Whether a transactional batch may be written to a partition.
@@ -140,25 +143,9 @@ impl Transactions {
         if ongoing && added() { Ok(()) } else { Err(ErrorCode::InvalidTxnState) }
     }
 
-    /// All of them, for people.
-    pub(super) fn reports(&self) -> Vec<TransactionReport> {
-        let report = |(id, transaction): (&String, &Transaction)| TransactionReport {
-            id: id.clone(),
-            producer: transaction.producer,
-            epoch: transaction.epoch,
-            state: match transaction.state {
-                State::Empty => "Empty",
-                State::Ongoing { .. } => "Ongoing",
-                State::Prepared { outcome: Outcome::Commit, .. } => "PrepareCommit",
-                State::Prepared { outcome: Outcome::Abort, .. } => "PrepareAbort",
-                State::Ended(Outcome::Commit) => "CompleteCommit",
-                State::Ended(Outcome::Abort) => "CompleteAbort",
-            },
-            timeout: transaction.timeout,
-            partitions: transaction.partitions.iter().cloned().collect(),
-            groups: transaction.groups.iter().cloned().collect(),
-        };
-        self.by_id.iter().map(report).collect()
+    /// All of them, by id.
+    pub(super) fn views(&self) -> Vec<TransactionView> {
+        self.by_id.iter().map(|(id, transaction)| transaction.view(id)).collect()
     }
 
     /// Whether an open transaction holds back an offset of the group.

@@ -1,17 +1,20 @@
 //! What operators ask of producers and transactions: who writes to a partition, what is open and since when, and the one
 //! thing they may do about it, end what hangs. Decides nothing else.
 
+use serde::Serialize;
+
 use super::{Core, ErrorCode, TopicPartition};
 
 /// A producer as a partition remembers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ProducerView {
     /// Producer id.
+    #[serde(rename = "producer")]
     pub id: i64,
     /// Newest epoch seen.
     pub epoch: i16,
-    /// Sequence number of its last record, -1 if none is remembered.
-    pub last_sequence: i32,
+    /// Sequence number of its last record, if one is remembered.
+    pub last_sequence: Option<i32>,
     /// When it last wrote, milliseconds.
     pub last_seen: i64,
     /// First offset of its open transaction.
@@ -19,7 +22,7 @@ pub struct ProducerView {
 }
 
 /// Where a transaction is, by Kafka's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum TransactionStatus {
     /// The producer has its id; nothing was done yet.
     Empty,
@@ -61,7 +64,7 @@ impl TransactionStatus {
 }
 
 /// The transaction of a transactional id.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TransactionView {
     /// Transactional id.
     pub id: String,
@@ -77,6 +80,8 @@ pub struct TransactionView {
     pub epoch: i16,
     /// Partitions that take part.
     pub partitions: Vec<TopicPartition>,
+    /// Groups whose offsets take part.
+    pub groups: Vec<String>,
 }
 
 impl Core {

@@ -17,7 +17,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::Shared;
 use super::transaction::fenced_since;
-use crate::core::journal::CommittedOffset;
+use crate::core::journal::{CommittedOffset, Offsets};
 use crate::core::{CommitAs, Core, ErrorCode, FetchedOffset, TopicPartition};
 
 /// Longest note a client may attach to an offset.
@@ -31,56 +31,76 @@ pub(super) fn commit(shared: &Shared, request: OffsetCommitRequest) -> OffsetCom
         member: request.member_id.to_string(),
         instance: request.group_instance_id.map(|id| id.to_string()),
     };
-    let topics = shared.with_core(|core, now| {
-        let mut offsets = Vec::new();
-        let mut topics = Vec::new();
-        for topic in request.topics {
-            let mut partitions = Vec::new();
-            for partition in topic.partitions {
-                let at = TopicPartition::new(topic.name.as_str(), partition.partition_index);
-                let result = committable(
-                    core,
-                    at,
-                    partition.committed_offset,
-                    partition.committed_leader_epoch,
-                    partition.committed_metadata,
-                );
-                let response = OffsetCommitResponsePartition::default().with_partition_index(partition.partition_index);
-                partitions.push(match result {
-                    Ok(offset) => {
-                        offsets.push(offset);
-                        response
-                    }
-                    Err(code) => response.with_error_code(code.code()),
-                });
-            }
-            topics.push(OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions));
-        }
-        if let Err(code) = core.commit_offsets(now, &request.group_id, &who, offsets) {
-            let all = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-            all.filter(|partition| partition.error_code == 0).for_each(|partition| partition.error_code = code.code());
-        }
-        topics
+    let asked = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|partition| Asked {
+            number: partition.partition_index,
+            offset: partition.committed_offset,
+            leader_epoch: partition.committed_leader_epoch,
+            metadata: partition.committed_metadata,
+        });
+        (topic.name, partitions.collect())
     });
-    OffsetCommitResponse::default().with_topics(topics)
+    let asked = asked.collect();
+    let codes = shared.with_core(|core, now| {
+        commit_each(core, asked, |core, offsets| core.commit_offsets(now, &request.group_id, &who, offsets))
+    });
+    let topics = codes.into_iter().map(|(name, codes)| {
+        let partitions = codes.into_iter().map(|(number, code)| {
+            OffsetCommitResponsePartition::default().with_partition_index(number).with_error_code(code)
+        });
+        OffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
 }
 
-/// Checks one offset of a commit request.
-fn committable(
-    core: &Core,
-    at: TopicPartition,
+/// An offset as a client wants it committed.
+struct Asked {
+    number: i32,
     offset: i64,
     leader_epoch: i32,
     metadata: Option<StrBytes>,
-) -> Result<(TopicPartition, CommittedOffset), ErrorCode> {
+}
+
+/// Checks each offset, lets `commit` commit those that may be committed, and says of each partition what became of it.
+fn commit_each(
+    core: &mut Core,
+    topics: Vec<(TopicName, Vec<Asked>)>,
+    commit: impl FnOnce(&mut Core, Offsets) -> Result<(), ErrorCode>,
+) -> Vec<(TopicName, Vec<(i32, i16)>)> {
+    let mut offsets = Offsets::new();
+    let mut codes = Vec::with_capacity(topics.len());
+    for (name, partitions) in topics {
+        let partitions = partitions.into_iter().map(|asked| {
+            let number = asked.number;
+            let at = TopicPartition::new(name.as_str(), number);
+            match committable(core, at, asked) {
+                Ok(offset) => {
+                    offsets.push(offset);
+                    (number, 0)
+                }
+                Err(code) => (number, code.code()),
+            }
+        });
+        let partitions = partitions.collect();
+        codes.push((name, partitions));
+    }
+    if let Err(code) = commit(core, offsets) {
+        let all = codes.iter_mut().flat_map(|(_, partitions): &mut (_, Vec<(i32, i16)>)| partitions);
+        all.filter(|(_, told)| *told == 0).for_each(|(_, told)| *told = code.code());
+    }
+    codes
+}
+
+/// Checks one offset of a commit request.
+fn committable(core: &Core, at: TopicPartition, asked: Asked) -> Result<(TopicPartition, CommittedOffset), ErrorCode> {
     if !core.has_partition(&at.topic, at.partition) {
         return Err(ErrorCode::UnknownTopicOrPartition);
     }
-    let metadata = metadata.map_or(String::new(), |metadata| metadata.to_string());
+    let metadata = asked.metadata.map_or(String::new(), |metadata| metadata.to_string());
     if metadata.len() > MAX_METADATA_BYTES {
         return Err(ErrorCode::OffsetMetadataTooLarge);
     }
-    let committed = CommittedOffset { offset, leader_epoch, metadata };
+    let committed = CommittedOffset { offset: asked.offset, leader_epoch: asked.leader_epoch, metadata };
     Ok((at, committed))
 }
 
@@ -90,48 +110,30 @@ pub(super) fn commit_in_transaction(shared: &Shared, request: TxnOffsetCommitReq
         member: request.member_id.to_string(),
         instance: request.group_instance_id.map(|id| id.to_string()),
     };
-    let topics = shared.with_core(|core, _| {
-        let mut offsets = Vec::new();
-        let mut topics = Vec::new();
-        for topic in request.topics {
-            let mut partitions = Vec::new();
-            for partition in topic.partitions {
-                let at = TopicPartition::new(topic.name.as_str(), partition.partition_index);
-                let result = committable(
-                    core,
-                    at,
-                    partition.committed_offset,
-                    partition.committed_leader_epoch,
-                    partition.committed_metadata,
-                );
-                let response =
-                    TxnOffsetCommitResponsePartition::default().with_partition_index(partition.partition_index);
-                partitions.push(match result {
-                    Ok(offset) => {
-                        offsets.push(offset);
-                        response
-                    }
-                    Err(code) => response.with_error_code(code.code()),
-                });
-            }
-            topics.push(TxnOffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions));
-        }
-        let result = core.commit_in_transaction(
-            &request.transactional_id,
-            request.producer_id.0,
-            request.producer_epoch,
-            &request.group_id,
-            &who,
-            offsets,
-        );
-        if let Err(code) = result {
-            let code = fenced_since(code, 0, 1).code();
-            let all = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-            all.filter(|partition| partition.error_code == 0).for_each(|partition| partition.error_code = code);
-        }
-        topics
+    let asked = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|partition| Asked {
+            number: partition.partition_index,
+            offset: partition.committed_offset,
+            leader_epoch: partition.committed_leader_epoch,
+            metadata: partition.committed_metadata,
+        });
+        (topic.name, partitions.collect())
     });
-    TxnOffsetCommitResponse::default().with_topics(topics)
+    let asked = asked.collect();
+    let codes = shared.with_core(|core, _| {
+        commit_each(core, asked, |core, offsets| {
+            let (producer, epoch) = (request.producer_id.0, request.producer_epoch);
+            core.commit_in_transaction(&request.transactional_id, producer, epoch, &request.group_id, &who, offsets)
+                .map_err(|code| fenced_since(code, 0, 1))
+        })
+    });
+    let topics = codes.into_iter().map(|(name, codes)| {
+        let partitions = codes.into_iter().map(|(number, code)| {
+            TxnOffsetCommitResponsePartition::default().with_partition_index(number).with_error_code(code)
+        });
+        TxnOffsetCommitResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+    });
+    TxnOffsetCommitResponse::default().with_topics(topics.collect())
 }
 
 /// An offset as it is told: offset, leader epoch, note, error.

@@ -53,7 +53,7 @@ fn state(producer: &ProducerView) -> ProducerState {
     ProducerState::default()
         .with_producer_id(ProducerId(producer.id))
         .with_producer_epoch(i32::from(producer.epoch))
-        .with_last_sequence(producer.last_sequence)
+        .with_last_sequence(producer.last_sequence.unwrap_or(-1))
         .with_last_timestamp(producer.last_seen)
         .with_coordinator_epoch(-1)
         .with_current_txn_start_offset(producer.open_since.unwrap_or(-1))
