@@ -17,9 +17,7 @@ fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/java").join(name)
 }
 
-#[test]
-fn java_applications_run() {
-    let Ok(java) = JavaClients::find() else { return };
+fn applications_run(java: &JavaClients) {
     let broker = start();
     let classes = tempfile::tempdir().expect("a folder");
     java.compile(&source("Clients.java"), classes.path());
@@ -27,6 +25,18 @@ fn java_applications_run() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     assert_eq!(out.lines().filter(|line| line.starts_with("ok ")).count(), 7, "{out}");
+}
+
+#[test]
+fn java_applications_run() {
+    let Ok(java) = JavaClients::find() else { return };
+    applications_run(&java);
+}
+
+#[test]
+fn java_applications_with_older_clients_run() {
+    let Ok(java) = JavaClients::find_older() else { return };
+    applications_run(&java);
 }
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";

@@ -379,6 +379,18 @@ impl JavaClients {
         Ok(Self { java: found.java, lib: found.lib })
     }
 
+    /// Finds Java and the clients of the line before the broker's; there are no tools with them.
+    ///
+    /// # Errors
+    /// As [`ApacheKafka::start`].
+    ///
+    /// # Panics
+    /// As [`ApacheKafka::start`].
+    pub fn find_older() -> Result<Self, Skipped> {
+        let found = find_in("tests/kafka/clients.xml", "target/kafka-clients").map_err(skip)?;
+        Ok(Self { java: found.java, lib: found.lib })
+    }
+
     /// A command that runs one of Kafka's own tool classes; add its arguments.
     pub fn tool(&self, class: &str) -> Command {
         java_command(&self.java, &self.lib, None, class)
@@ -503,19 +515,23 @@ struct Found {
 }
 
 fn find() -> Result<Found, Skipped> {
+    find_in("tests/kafka/pom.xml", "target/kafka")
+}
+
+/// What `setup/kafka.sh` has put into `dir-<version>`, as pinned in `pom`.
+fn find_in(pom: &str, dir: &str) -> Result<Found, Skipped> {
     // The including crate may be the root package or one of its rooms.
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
-        .find(|dir| dir.join("tests/kafka/pom.xml").is_file())
-        .ok_or_else(|| Skipped { why: "tests/kafka/pom.xml is not in this tree".into() })?;
-    let pom = root.join("tests/kafka/pom.xml");
-    let version = fs::read_to_string(&pom)
+        .find(|dir| dir.join(pom).is_file())
+        .ok_or_else(|| Skipped { why: format!("{pom} is not in this tree") })?;
+    let version = fs::read_to_string(root.join(pom))
         .ok()
         .and_then(|text| {
             let rest = text.split_once("<kafka.version>")?.1;
             Some(rest.split_once('<')?.0.to_owned())
         })
-        .ok_or_else(|| Skipped { why: "tests/kafka/pom.xml names no kafka.version".into() })?;
+        .ok_or_else(|| Skipped { why: format!("{pom} names no kafka.version") })?;
     let java = match std::env::var_os("JAVA_HOME") {
         Some(home) => Path::new(&home).join("bin/java"),
         None => PathBuf::from("java"),
@@ -524,9 +540,9 @@ fn find() -> Result<Found, Skipped> {
     if !answer.is_ok_and(|output| output.status.success()) {
         return Err(Skipped { why: "Java 17 is missing; install it and run setup/kafka.sh".into() });
     }
-    let home = root.join(format!("target/kafka-{version}"));
+    let home = root.join(format!("{dir}-{version}"));
     if !home.join("complete").is_file() {
-        return Err(Skipped { why: format!("Apache Kafka {version} has not been fetched; run setup/kafka.sh") });
+        return Err(Skipped { why: format!("{} is not there; run setup/kafka.sh", home.display()) });
     }
     let log4j = root.join("tests/kafka/log4j2.properties");
     Ok(Found { java, lib: home.join("lib"), log4j })

@@ -1,4 +1,4 @@
-// What applications do with the Java clients, one check after the other. Arguments: bootstrap server. Prints a line for
+// What applications do with the Java clients, one check after the other, in calls that clients since 3.9 have. Arguments: bootstrap server. Prints a line for
 // each check that held and ends with an error at the first that did not.
 
 import java.time.Duration;
@@ -280,7 +280,7 @@ public final class Clients {
                 return first.assignment().size() == 2 && second.assignment().size() == 2;
             });
             ConsumerGroupDescription described = admin.describeConsumerGroups(List.of(topic)).all().get().get(topic);
-            equal(GroupState.STABLE, described.groupState());
+            equal("Stable", described.state().toString());
             equal(2, described.members().size());
             second.unsubscribe();
             until("the first has all again", () -> {
@@ -298,9 +298,9 @@ public final class Clients {
         equal(7L, offsets.get(at).offset());
         admin.deleteConsumerGroupOffsets(topic, Set.of(at)).all().get();
         equal(false, admin.listConsumerGroupOffsets(topic).partitionsToOffsetAndMetadata().get().containsKey(at));
-        equal(true, admin.listGroups(ListGroupsOptions.forConsumerGroups()).all().get().stream().anyMatch(group -> group.groupId().equals(topic)));
+        equal(true, admin.listConsumerGroups().all().get().stream().anyMatch(group -> group.groupId().equals(topic)));
         admin.deleteConsumerGroups(List.of(topic)).all().get();
-        equal(false, admin.listGroups().all().get().stream().anyMatch(group -> group.groupId().equals(topic)));
+        equal(false, admin.listConsumerGroups().all().get().stream().anyMatch(group -> group.groupId().equals(topic)));
     }
 
     static void staticMembers() throws Exception {
@@ -313,7 +313,8 @@ public final class Clients {
             return first.assignment().size() == 2;
         });
         int generation = first.groupMetadata().generationId();
-        first.close(CloseOptions.groupMembershipOperation(CloseOptions.GroupMembershipOperation.REMAIN_IN_GROUP));
+        // A static member stays in its group.
+        first.close();
         try (KafkaConsumer<String, String> again = consumer("static", config)) {
             again.subscribe(List.of("static"));
             until("it has all again", () -> {
