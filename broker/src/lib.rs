@@ -49,6 +49,8 @@
 
 pub mod core;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 pub mod planted;
 mod registry;

@@ -216,7 +216,12 @@ fn file_name(number: u64) -> String {
     format!("{PREFIX}{number:010}")
 }
 
-fn frame(entry: &Entry, out: &mut Vec<u8>) {
+/// Path of the journal of a new folder.
+pub(super) fn first_file() -> String {
+    file_name(0)
+}
+
+pub(super) fn frame(entry: &Entry, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_BYTES]);
     if let Err(error) = serde_json::to_writer(&mut *out, entry) {

@@ -10,6 +10,7 @@ pub mod configs;
 pub mod disk;
 mod durability;
 mod expiry;
+pub(crate) mod fuzzing;
 pub mod groups;
 mod index;
 pub(crate) mod inspect;

@@ -93,7 +93,7 @@ impl Catalog {
     pub(crate) fn apply(&mut self, fact: Fact) {
         match fact {
             Fact::Schema(value) => {
-                self.next_id = self.next_id.max(value.id + 1);
+                self.next_id = self.next_id.max(value.id.saturating_add(1));
                 let normal = normalize(&value.schema, &value.references);
                 let known = Known { text: value.schema, references: value.references, normal };
                 self.schemas.entry(value.id).or_insert(known);
@@ -289,7 +289,7 @@ impl Catalog {
         let highest = self.subjects.get(subject).and_then(|all| all.last_key_value());
         let fact = Fact::Schema(SchemaValue {
             subject: subject.to_owned(),
-            version: given.1.unwrap_or(highest.map_or(1, |(number, _)| number + 1)),
+            version: given.1.unwrap_or(highest.map_or(1, |(number, _)| number.saturating_add(1))),
             id,
             schema: offered.text.clone(),
             references: offered.references.clone(),

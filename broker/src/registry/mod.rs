@@ -3,6 +3,7 @@
 
 mod catalog;
 mod compatibility;
+pub(crate) mod fuzzing;
 mod mode;
 mod offered;
 mod records;
