@@ -23,7 +23,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use kafka_protocol::messages::{FindCoordinatorRequest, HeartbeatRequest, InitProducerIdRequest};
-use millrace_broker::{Broker, BrokerConfig};
+use millrace_broker::core::ErrorCode;
+use millrace_broker::{ApiKey, Broker, BrokerConfig, Fault};
 
 /// A case: it works on a fresh topic, group and transactional id of its own name, and says what it saw.
 pub type Run = fn(&mut wire::Case) -> String;
@@ -40,6 +41,21 @@ fn cases() -> Vec<(&'static str, Run)> {
     rooms.concat()
 }
 
+/// Cases, and a request of each that is answered wrongly once: the case must notice.
+const CONTROLS: &[(&str, ApiKey)] = &[
+    ("a batch of several records", ApiKey::Produce),
+    ("every codec", ApiKey::Fetch),
+    ("idempotent partial repeat", ApiKey::Produce),
+    ("committed", ApiKey::EndTxn),
+    ("partition added twice", ApiKey::AddPartitionsToTxn),
+    ("coming back aborts", ApiKey::InitProducerId),
+    ("offsets of a group not added", ApiKey::TxnOffsetCommit),
+    ("heartbeat of an unknown instance", ApiKey::Heartbeat),
+    ("join a group without a name", ApiKey::JoinGroup),
+    ("sync of a stranger", ApiKey::SyncGroup),
+    ("commit to no partition", ApiKey::OffsetCommit),
+];
+
 /// A name for topic, group and transactional id.
 fn slug(case: &str) -> String {
     case.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect()
@@ -47,18 +63,15 @@ fn slug(case: &str) -> String {
 
 fn run(servers: &str) -> BTreeMap<&'static str, String> {
     wait_for_coordinators(servers);
-    let answers = cases().into_iter().map(|(name, run)| {
-        let mut case = wire::Case { wire: wire::Wire::connect(servers), servers: servers.to_owned(), name: slug(name) };
-        let answer = catch_unwind(AssertUnwindSafe(|| run(&mut case)));
-        (
-            name,
-            answer.unwrap_or_else(|panic| {
-                let what = panic.downcast_ref::<String>().cloned();
-                format!("PANIC {}", what.unwrap_or("with a static message".to_owned()).replace('\n', " "))
-            }),
-        )
-    });
-    answers.collect()
+    cases().into_iter().map(|(name, run)| (name, run_one(servers, name, run))).collect()
+}
+
+fn run_one(servers: &str, name: &str, run: Run) -> String {
+    let mut case = wire::Case { wire: wire::Wire::connect(servers), servers: servers.to_owned(), name: slug(name) };
+    catch_unwind(AssertUnwindSafe(|| run(&mut case))).unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().cloned();
+        format!("PANIC {}", what.unwrap_or("with a static message".to_owned()).replace('\n', " "))
+    })
 }
 
 /// Apache Kafka makes its coordinators' topics when they are first asked for.
@@ -126,6 +139,21 @@ fn this_broker_answers_as_apache_kafka_did() {
     };
     let wrong = unlike(&answers, expected);
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), answers.len(), wrong.join("\n"));
+}
+
+#[test]
+fn one_wrong_answer_is_noticed() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let recorded = recorded();
+    for (name, kind) in CONTROLS {
+        let (_, run) = cases().into_iter().find(|(case, _)| case == name).expect("a case of this name");
+        let broker = runtime.block_on(Broker::start(BrokerConfig::temporary())).expect("the broker starts");
+        broker.inject(*kind, Fault::Error(ErrorCode::UnknownServerError)).expect("it can fail");
+        let answers = BTreeMap::from([(*name, run_one(&broker.kafka_addr().to_string(), name, run))]);
+        let wrong = unlike(&answers, |name| recorded.get(name).cloned());
+        assert_eq!(wrong.len(), 1, "{name} did not notice a wrong answer to {kind:?}");
+        runtime.block_on(broker.stop());
+    }
 }
 
 #[test]

@@ -9,11 +9,15 @@ use std::process::{Child, Command, Stdio};
 pub struct Process {
     child: Child,
     address: SocketAddr,
+    registry: String,
 }
 
 impl Process {
     pub fn start(dir: &Path, port: u16) -> Self {
-        let mut child = Command::new(serve_binary())
+        // A write over a limit on the size of files is to be refused, as on a full disk, not to be the end.
+        let mut child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(serve_binary())
             .arg(dir)
             .arg(port.to_string())
             .stdin(Stdio::piped())
@@ -25,7 +29,8 @@ impl Process {
         BufReader::new(out).read_line(&mut line).expect("a line");
         let addresses: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         let address = addresses["kafka"].as_str().expect("an address");
-        Self { child, address: address.parse().expect("an address") }
+        let registry = addresses["registry"].as_str().expect("an address").to_owned();
+        Self { child, address: address.parse().expect("an address"), registry }
     }
 
     /// `kill -9`.
@@ -41,6 +46,21 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         kib.unwrap_or(0) / 1024
+    }
+
+    /// Refuses it every write behind so many bytes of a file, as a full disk would; `None` makes room again.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let status = Command::new("prlimit")
+            .args(["--pid", &self.child.id().to_string(), &format!("--fsize={limit}:")])
+            .status()
+            .expect("prlimit comes with util-linux");
+        assert!(status.success());
+    }
+
+    /// Base URL of the registry.
+    pub fn registry(&self) -> &str {
+        &self.registry
     }
 
     pub fn servers(&self) -> String {
