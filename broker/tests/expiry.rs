@@ -4,7 +4,7 @@ mod core_bench;
 
 use std::sync::Arc;
 
-use core_bench::{CountingDisk, append, at, batch, create};
+use core_bench::{CountingDisk, append, at, batch, create, snapshot};
 use millrace_broker::core::groups::Join;
 use millrace_broker::core::journal::CommittedOffset;
 use millrace_broker::core::{CommitAs, Core, ErrorCode, FetchedOffset, Outcome, Settings, Token};
@@ -108,4 +108,41 @@ fn an_idle_transactional_id_goes_and_an_open_transaction_stays() {
     let again = core.init_producer(8 * DAY, Some("idle"), 900_000, None).expect("a producer");
     assert_ne!(again.0, idle.0);
     assert_ne!(again.0, used.0);
+}
+
+#[test]
+fn a_producer_that_writes_no_more_is_forgotten_and_one_with_an_open_transaction_is_not() {
+    const MINUTE: i64 = 60_000;
+    let settings =
+        Settings { producer_expiry: 2 * MINUTE, retention_interval: 1, max_recovery_bytes: 0, ..Settings::DEFAULT };
+    let disk = Arc::new(CountingDisk::default());
+    let mut core = Core::open(disk.clone(), settings, 0).expect("opens");
+    create(&mut core, "t", &[]);
+    let plain = core.init_producer(0, None, 0, None).expect("a producer");
+    let within = core.init_producer(0, Some("within"), 15 * MINUTE, None).expect("a producer");
+    let numbered = |now, sequence| batch(now, b"k", b"v", Some((plain.0, plain.1, sequence)), false);
+    append(&mut core, 0, "t", &numbered(0, 0)).expect("appended");
+    core.add_partitions_to_transaction(0, "within", within.0, within.1, &[at("t")]).expect("added");
+    append(&mut core, 0, "t", &batch(0, b"k", b"v", Some((within.0, within.1, 0)), true)).expect("appended");
+    let known = |core: &Core| -> Vec<i64> {
+        core.producers("t", 0).expect("a partition").iter().map(|producer| producer.id).collect()
+    };
+
+    append(&mut core, MINUTE, "t", &numbered(MINUTE, 1)).expect("appended");
+    core.tick(3 * MINUTE);
+    assert_eq!(known(&core), [plain.0, within.0]);
+    let gap = append(&mut core, 3 * MINUTE, "t", &numbered(3 * MINUTE, 3));
+    assert_eq!(gap.map(|_| ()), Err(ErrorCode::OutOfOrderSequenceNumber), "refused, and no sign of life");
+    core.tick(3 * MINUTE + 1);
+    assert_eq!(known(&core), [within.0]);
+    // A snapshot keeps it forgotten. (What a start has to read from the log counts as seen just then: the time in a record
+    // is the client's.)
+    snapshot(&mut core);
+    drop(core);
+    let mut core = Core::open(disk, settings, 4 * MINUTE).expect("opens");
+    core.tick(4 * MINUTE);
+    assert_eq!(known(&core), [within.0]);
+    // As in Apache Kafka, a producer that nobody remembers goes on with whatever number it has reached.
+    append(&mut core, 4 * MINUTE, "t", &numbered(4 * MINUTE, 7)).expect("appended");
+    assert_eq!(known(&core), [plain.0, within.0]);
 }
