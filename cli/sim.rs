@@ -37,9 +37,6 @@ pub(crate) struct Args {
     /// Faults that do not happen, such as broker-crash,disk-lost; `all` for a calm run.
     #[arg(long, value_delimiter = ',', value_name = "FAULTS")]
     without: Vec<String>,
-    /// Group members keep their place over a restart, as `group.instance.id` has it; some runs then never drain.
-    #[arg(long)]
-    static_members: bool,
     /// Seeds at the same time; as many as there are processors by default.
     #[arg(long, value_name = "COUNT")]
     jobs: Option<usize>,
@@ -51,7 +48,7 @@ pub(crate) struct Args {
 /// Runs seeds.
 pub(crate) fn run_seeds(args: &Args) -> anyhow::Result<ExitCode> {
     let faults = faults_without(&args.without)?;
-    let of = |seed| Options { seed, orders: args.orders, faults, static_members: args.static_members };
+    let of = |seed| Options { seed, orders: args.orders, faults };
     // A panic of a simulated thread is an outcome like another, and is told with it.
     std::panic::set_hook(Box::new(|_| {}));
     if let Some(seed) = args.seed {
@@ -97,9 +94,6 @@ fn replay(options: Options) -> String {
     if let Some(orders) = options.orders {
         command.push_str(&format!(" --orders {orders}"));
     }
-    if options.static_members {
-        command.push_str(" --static-members");
-    }
     let without: Vec<String> = Fault::ALL.into_iter().filter(|f| !options.faults.has(*f)).map(Fault::name).collect();
     if !without.is_empty() {
         command.push_str(&format!(" --without {}", without.join(",")));
@@ -112,14 +106,7 @@ fn tell(args: &Args, campaign: &Campaign, faults: Faults) -> anyhow::Result<Exit
     let replays: Vec<String> = campaign
         .failures
         .iter()
-        .map(|failure| {
-            replay(shrink(Options {
-                orders: args.orders,
-                faults,
-                static_members: args.static_members,
-                ..Options::of_seed(failure.seed)
-            }))
-        })
+        .map(|failure| replay(shrink(Options { orders: args.orders, faults, ..Options::of_seed(failure.seed) })))
         .collect();
     match args.output {
         Form::Table => {
@@ -132,6 +119,9 @@ fn tell(args: &Args, campaign: &Campaign, faults: Faults) -> anyhow::Result<Exit
             "simulated_ms": campaign.simulated_ms,
             "faults": campaign.coverage.faults.iter().map(|(f, n)| (f.name(), n)).collect::<std::collections::BTreeMap<_, _>>(),
             "counts": campaign.coverage.counts,
+            "moves": campaign.coverage.moves.iter().map(|((what, from, to), n)| serde_json::json!({
+                "what": what, "from": from, "to": to, "times": n,
+            })).collect::<Vec<_>>(),
             "gaps": gaps,
             "failures": campaign.failures.iter().zip(&replays).map(|(failure, replay)| serde_json::json!({
                 "seed": failure.seed, "violations": failure.violations, "replay": replay,
@@ -155,12 +145,14 @@ fn table(campaign: &Campaign, gaps: &[String], replays: &[String]) -> String {
         campaign.simulated_ms / 3_600_000
     );
     for (fault, times) in &campaign.coverage.faults {
-        let _ = writeln!(out, "  {:<24} {times:>10}", fault.name());
+        let _ = writeln!(out, "  {:<44} {times:>10}", fault.name());
     }
     for (what, times) in &campaign.coverage.counts {
-        let _ = writeln!(out, "  {what:<24} {times:>10}");
+        let _ = writeln!(out, "  {what:<44} {times:>10}");
     }
-    let _ = writeln!(out, "  {:<24} {:>10}", "kinds of moves", campaign.coverage.moves.len());
+    for ((what, from, to), times) in &campaign.coverage.moves {
+        let _ = writeln!(out, "  {:<44} {times:>10}", format!("{what} {from} to {to}"));
+    }
     for gap in gaps {
         let _ = writeln!(out, "not covered: {gap}");
     }

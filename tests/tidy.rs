@@ -31,6 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "millrace-runtime",
             "millrace-processors",
             "millrace-broker",
+            "millrace-ingress",
             "millrace-psp",
             "millrace-audit",
             "millrace-replay",

@@ -1,6 +1,7 @@
 //! Takes a submit exactly once: is it new, a repetition, or another body under a used key?
 //!
-//! [`decide`] is the whole rule. A record is answered for only when it is durable, and never kept in memory for
+//! [`decide`] is the whole rule, and [`Taken`] a submit from its claim to its end, without I/O: the simulation takes
+//! submits through it as this room does. A record is answered for only when it is durable, and never kept in memory for
 //! later. The last word between two bodies that race through two processes is intake's.
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use uuid::Uuid;
 
 use crate::app::Ingress;
 use crate::doors::{Outgoing, PublishError};
-use crate::idempotency::{Claim, Remembered};
+use crate::idempotency::{Claim, Remembered, Submits, Ticket};
 use crate::problem::{Problem, ProblemType};
 use crate::settings::OwnerSilent;
 use crate::watch;
@@ -41,7 +42,7 @@ pub(crate) enum KnownBy {
 
 /// How a submit was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Accepted {
+pub enum Accepted {
     /// Its record is durable now.
     New,
     /// It was durable before; nothing was published.
@@ -62,10 +63,50 @@ impl Accepted {
 
 /// What a submit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
+    /// New, or sent before and never acknowledged.
     Publish,
+    /// Durable already.
     Repetition,
+    /// Its key was used for another body.
     OtherBody,
+}
+
+/// A submit that nobody else in this process works on; given up when dropped.
+pub struct Taken {
+    ticket: Ticket,
+    remembered: Option<Remembered>,
+    fingerprint: String,
+}
+
+impl Taken {
+    /// Takes the submit of this id, whose body has this fingerprint; `None` while another works on the id.
+    pub fn claim(submits: &Arc<Submits>, id: Uuid, fingerprint: String) -> Option<Taken> {
+        match submits.claim(id) {
+            Claim::Yours(ticket, remembered) => Some(Taken { ticket, remembered, fingerprint }),
+            Claim::InFlight => None,
+        }
+    }
+
+    /// What it is, by the fingerprint that tracking knows of its order, if it knows one.
+    #[must_use]
+    pub fn judge(&self, known: Option<&str>) -> Verdict {
+        decide(known, self.remembered.as_ref(), &self.fingerprint)
+    }
+
+    /// Its record was published, or not. What was sent is remembered.
+    ///
+    /// # Errors
+    /// What came of publishing it.
+    pub fn published(self, outcome: Result<(), PublishError>) -> Result<Accepted, PublishError> {
+        let Taken { ticket, fingerprint, .. } = self;
+        match outcome {
+            Ok(()) => ticket.remember(Remembered::Acknowledged { fingerprint }),
+            Err(PublishError::NotAcknowledged) => ticket.remember(Remembered::Unsettled { fingerprint }),
+            Err(PublishError::QueueFull) => {}
+        }
+        outcome.map(|()| Accepted::New)
+    }
 }
 
 /// The rule: what tracking knows outweighs what this process remembers. A record that was sent and not acknowledged
@@ -95,29 +136,17 @@ pub(crate) async fn accept(ingress: &Arc<Ingress>, submit: Submit) -> Result<Acc
 
 async fn accept_here(ingress: &Ingress, submit: Submit) -> Result<Accepted, Problem> {
     let Submit { id, fingerprint, known_by, record } = submit;
-    let (ticket, remembered) = match ingress.submits().claim(id) {
-        Claim::Yours(ticket, remembered) => (ticket, remembered),
-        Claim::InFlight => return Err(ProblemType::InFlight.into()),
+    let Some(taken) = Taken::claim(ingress.submits(), id, fingerprint) else {
+        return Err(ProblemType::InFlight.into());
     };
     let known = match known_by {
         KnownBy::Tracking => known_fingerprint(ingress, id).await?,
         KnownBy::ThisProcess => None,
     };
-    match decide(known.as_deref(), remembered.as_ref(), &fingerprint) {
+    match taken.judge(known.as_deref()) {
         Verdict::Repetition => Ok(Accepted::Repeated),
         Verdict::OtherBody => Err(ProblemType::KeyReused.into()),
-        Verdict::Publish => match publish(ingress, record).await {
-            Ok(()) => {
-                ticket.remember(Remembered::Acknowledged { fingerprint });
-                Ok(Accepted::New)
-            }
-            Err(error) => {
-                if error == PublishError::NotAcknowledged {
-                    ticket.remember(Remembered::Unsettled { fingerprint });
-                }
-                Err(error.into())
-            }
-        },
+        Verdict::Publish => Ok(taken.published(publish(ingress, record).await)?),
     }
 }
 

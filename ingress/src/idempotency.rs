@@ -109,7 +109,7 @@ pub(crate) fn derived_id(purpose: &str, parts: &[&str]) -> Uuid {
 }
 
 /// What this process remembers of recent submits, by the id that follows from their key.
-pub(crate) struct Submits {
+pub struct Submits {
     inner: Mutex<Inner>,
     remembered_max: usize,
 }
@@ -145,7 +145,8 @@ pub(crate) enum Claim {
 }
 
 impl Submits {
-    pub(crate) fn new(remembered_max: usize) -> Arc<Submits> {
+    /// Nothing yet, and later as many as this.
+    pub fn new(remembered_max: usize) -> Arc<Submits> {
         Arc::new(Submits { inner: Mutex::default(), remembered_max: remembered_max.max(1) })
     }
 

@@ -34,10 +34,12 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use acceptance::{Accepted, Taken, Verdict};
 pub use app::{Ingress, app};
 pub use doors::{Answer, KnownOrder, Orders, Outgoing, PublishError, Publisher, Unavailable, WaitFor};
-pub use idempotency::{IdempotencyKey, MalformedKey, order_id};
+pub use idempotency::{IdempotencyKey, MalformedKey, Submits, order_id};
 pub use problem::{Problem, ProblemType};
 pub use serve::{Drain, Drained, ServeError, bind, serve};
 pub use settings::{OwnerSilent, Settings};
 pub use status::Status;
+pub use submit::placed;

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use millrace_schemas::{Money, OrderLine, OrderPlaced, topics};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::acceptance::{KnownBy, Submit, accept};
 use crate::app::{Ingress, WriteSlot, json_text, now_ms, order_path};
@@ -40,9 +41,8 @@ pub(crate) async fn place(
     JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let settings = ingress.settings();
-    let id = order_id(&settings.tenant, &settings.caller, &key);
-    let order_id = id.to_string();
-    let placed = OrderPlaced { order_id: order_id.clone(), placed_at: now_ms(), ..read_order(&body, settings)? };
+    let (id, placed) = placed(&body, &key, settings, now_ms())?;
+    let order_id = placed.order_id.clone();
     let record = ingress.outgoing(topics::ORDERS_PLACED, order_id.clone(), &placed, &context, &order_id);
     let submit = Submit { id, fingerprint: placed.fingerprint(), known_by: KnownBy::Tracking, record };
     drop((body, placed));
@@ -62,6 +62,20 @@ pub(crate) async fn place(
     headers.extend(HeaderValue::from_str(&order_path(&order_id)).ok().map(|path| (LOCATION, path)));
     accepted.mark(headers);
     Ok(response)
+}
+
+/// The order of a body, under the id that follows from its key. `now_ms` is in milliseconds since 1970, UTC.
+///
+/// # Errors
+/// All that is wrong with the form of the body.
+pub fn placed(
+    body: &Value,
+    key: &IdempotencyKey,
+    settings: &Settings,
+    now_ms: i64,
+) -> Result<(Uuid, OrderPlaced), Problem> {
+    let id = order_id(&settings.tenant, &settings.caller, key);
+    Ok((id, OrderPlaced { order_id: id.to_string(), placed_at: now_ms, ..read_order(body, settings)? }))
 }
 
 /// The order is durable; what becomes of it is read at its address.

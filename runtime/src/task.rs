@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::topology::Topology;
 
 /// Where a task is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TaskState {
     /// Its stores are open; where its inputs stand is not known (any more).
     Created,
@@ -210,9 +210,11 @@ impl AssignedPartition {
         self.state
     }
 
+    /// Gives the move that was made.
+    ///
     /// # Panics
     /// When the life cycle does not allow the move: an engine in an unknown state must not go on.
-    pub(crate) fn enter(&mut self, next: TaskState) {
+    pub(crate) fn enter(&mut self, next: TaskState) -> (TaskState, TaskState) {
         assert!(
             TaskState::TRANSITIONS.contains(&(self.state, next)),
             "partition {} of sub-topology {} cannot go from {:?} to {next:?}",
@@ -220,7 +222,7 @@ impl AssignedPartition {
             self.sub_topology.0,
             self.state
         );
-        self.state = next;
+        (std::mem::replace(&mut self.state, next), next)
     }
 
     /// One of its inputs, once its position is known.

@@ -12,6 +12,28 @@ const FAILURES_MAX: usize = 5;
 pub const COVERED_FROM: u64 = 1_000;
 /// How often each fault must have struck by then.
 const STRIKES_MIN: u64 = 20;
+/// What else must have happened so often by then.
+const WANTED: &[&str] = &[
+    "aborts",
+    "compactions",
+    "copies promoted",
+    "dead letters",
+    "deadlines",
+    "foreign records between",
+    "late ends refused",
+    "positions refused",
+    "producers replaced",
+    "records copied",
+    "records handed over",
+    "records parked",
+    "records restored",
+    "static members that joined anew",
+    "stores rebuilt",
+    "submits asked again",
+    "submits of another body refused",
+    "submits taken before",
+    "threads fenced",
+];
 
 /// What many runs came to.
 #[derive(Clone, Debug, Default)]
@@ -89,10 +111,13 @@ impl Campaign {
             (times < STRIKES_MIN)
                 .then(|| format!("{} struck {times} times, at least {STRIKES_MIN} wanted", fault.name()))
         });
+        let times = |what: &str| self.coverage.counts.get(what).copied().unwrap_or(0);
+        let counts = WANTED.iter().filter(|what| times(what) < STRIKES_MIN);
+        let counts = counts.map(|what| format!("{what}: {} times, at least {STRIKES_MIN} wanted", times(what)));
         let moves =
             crate::coverage::wanted_moves().into_iter().filter(|moved| !self.coverage.moves.contains_key(moved));
         let moves = moves.map(|(what, from, to)| format!("no {what} ever went from {from} to {to}"));
-        rare.chain(moves).collect()
+        rare.chain(counts).chain(moves).collect()
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Reading {
     at: BTreeMap<TopicPartition, Offset>,
     codec: Codec,
     known: std::collections::BTreeSet<String>,
+    /// Orders as they were placed, by id and the body's fingerprint.
+    placed: std::collections::BTreeSet<(String, String)>,
     /// Ids of events, which follow from their causes: one cause has one effect.
     ids: std::collections::HashSet<(TopicId, Vec<u8>)>,
     twice: Vec<String>,
@@ -39,7 +41,7 @@ pub(crate) struct Reading {
     released: std::collections::BTreeSet<(String, i32, i32)>,
     payments: BTreeMap<Vec<u8>, PaymentState>,
     orders: BTreeMap<Vec<u8>, OrderStatus>,
-    reservations: BTreeMap<Vec<u8>, ReservationState>,
+    reservations: BTreeMap<(i32, Vec<u8>), ReservationState>,
     moves: Coverage,
 }
 
@@ -53,6 +55,7 @@ impl Reading {
             at: all_partitions(topology).into_iter().map(|at| (at, 0)).collect(),
             codec,
             known: std::collections::BTreeSet::new(),
+            placed: std::collections::BTreeSet::new(),
             ids: std::collections::HashSet::new(),
             twice: Vec::new(),
             effects: BTreeMap::new(),
@@ -129,8 +132,8 @@ impl Reading {
                     if topic.name.ends_with("-reservations-changelog") {
                         let to = value.and_then(read_reservation).map(|reservation| reservation.state);
                         let from = match to {
-                            Some(state) => self.reservations.insert(key.to_vec(), state),
-                            None => self.reservations.remove(key),
+                            Some(state) => self.reservations.insert((at.partition, key.to_vec()), state),
+                            None => self.reservations.remove(&(at.partition, key.to_vec())),
                         };
                         // What is neither was an adjustment.
                         if from.or(to).is_some() {
@@ -152,6 +155,7 @@ impl Reading {
                     if *topic.name == *topics::ORDERS_PLACED
                         && let Some(Ok(order)) = value.map(|value| self.codec.decode::<OrderPlaced>(value))
                     {
+                        self.placed.insert((order.order_id.clone(), order.fingerprint()));
                         self.known.insert(order.order_id);
                     }
                 }
@@ -235,6 +239,11 @@ impl Reading {
         for twice in std::mem::take(&mut self.twice) {
             world.violate(twice);
         }
+        for (order, fingerprint) in std::mem::take(&mut world.shop.taken) {
+            if !self.placed.contains(&(order.clone(), fingerprint)) {
+                world.violate(format!("order {order}: the ingress said that it has it, and it is not on its topic"));
+            }
+        }
         for order in world.shop.acknowledged.clone() {
             if !self.known.contains(&order) {
                 world.violate(format!("order {order} was acknowledged and is not on its topic"));
@@ -269,6 +278,10 @@ pub(crate) fn is_drained(world: &World) -> bool {
 
 fn undrained(world: &World) -> Vec<String> {
     let mut left = Vec::new();
+    let asking = world.shop.submits.iter().filter(|submit| !submit.is_answered).count();
+    if asking > 0 {
+        left.push(format!("{asking} clients still ask the ingress"));
+    }
     let Some(core) = &world.core else { return vec!["the broker is down".into()] };
     for at in all_partitions(&world.topology) {
         let name = &world.topology.topic(at.topic).name;

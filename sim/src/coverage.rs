@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use millrace_processors::stock::state::ReservationState;
+use millrace_runtime::TaskState;
 use millrace_schemas::{OrderStatus, PaymentState};
 
 use crate::plan::Fault;
@@ -44,6 +45,10 @@ impl Coverage {
         *self.moves.entry(("reservation", name(from), name(to))).or_default() += 1;
     }
 
+    pub(crate) fn task_moved(&mut self, (from, to): (TaskState, TaskState), times: u64) {
+        *self.moves.entry(("task", task(from), task(to))).or_default() += times;
+    }
+
     /// Adds what another run did.
     pub fn add(&mut self, other: &Self) {
         for (fault, times) in &other.faults {
@@ -62,17 +67,27 @@ impl Coverage {
 /// of the tables make them.
 const FORGED: &[Move] = &[("order", "UNKNOWN", "CANCELLING")];
 
-/// Every move that the tables of transitions of payments, orders and reservations allow.
+/// Every move that the tables of transitions of payments, orders, reservations and tasks allow.
 pub(crate) fn wanted_moves() -> Vec<Move> {
     use millrace_processors::{fulfillment, payment, stock};
     let payments = payment::TRANSITIONS.iter().map(|(from, _, to)| ("payment", from.as_str(), to.as_str()));
     let orders = fulfillment::state::TRANSITIONS.iter().map(|(from, _, to)| ("order", from.as_str(), to.as_str()));
     let reservations = stock::state::TRANSITIONS.iter().map(|(from, _, to)| ("reservation", name(*from), name(*to)));
-    let all = payments.chain(orders).chain(reservations);
+    let tasks = TaskState::TRANSITIONS.iter().map(|(from, to)| ("task", task(*from), task(*to)));
+    let all = payments.chain(orders).chain(reservations).chain(tasks);
     let mut moves: Vec<Move> = all.filter(|moved| !FORGED.contains(moved)).collect();
     moves.sort_unstable();
     moves.dedup();
     moves
+}
+
+fn task(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Created => "CREATED",
+        TaskState::Restoring => "RESTORING",
+        TaskState::Running => "RUNNING",
+        TaskState::Closed => "CLOSED",
+    }
 }
 
 fn name(state: Option<ReservationState>) -> &'static str {

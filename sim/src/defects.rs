@@ -27,6 +27,10 @@ pub enum ClientDefect {
     ReadersNotRewound,
     /// Records of aborted transactions are given to readers.
     AbortedRecordsRead,
+    /// Stores are restored up to the high watermark, from records of transactions that may yet be aborted.
+    RestoredToHighWatermark,
+    /// A static member that comes back takes its old assignment without a look at its group.
+    GroupNotLookedAt,
 }
 
 static PLANTED: AtomicU8 = AtomicU8::new(0);
@@ -74,6 +78,8 @@ impl Defect {
             C::LettersOutsideTransaction,
             C::ReadersNotRewound,
             C::AbortedRecordsRead,
+            C::RestoredToHighWatermark,
+            C::GroupNotLookedAt,
         ]
         .map(Self::Client)
         .to_vec();

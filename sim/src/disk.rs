@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use millrace_broker::core::disk::{Disk as BrokerDisk, MemoryDisk};
 use millrace_runtime::{BackgroundJob, Disk, Storage, StorageError};
@@ -26,6 +26,8 @@ struct StoreDisk {
     broken: AtomicBool,
     /// How often it was opened: the last to open it is the one who may write.
     opened: AtomicU64,
+    /// Who that is, while it is open.
+    holder: Mutex<Weak<OpenDisk>>,
 }
 
 impl StoreDisk {
@@ -36,6 +38,7 @@ impl StoreDisk {
             full: full.clone(),
             broken: AtomicBool::new(false),
             opened: AtomicU64::new(0),
+            holder: Mutex::default(),
         })
     }
 
@@ -55,9 +58,25 @@ impl StoreDisk {
 struct OpenDisk {
     disk: Arc<StoreDisk>,
     number: u64,
+    holder: Holder,
+}
+
+/// Who has a store open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Task,
+    Copy,
 }
 
 impl OpenDisk {
+    /// A copy that was taken is nobody's any more.
+    fn may_read(&self) -> Result<(), StorageError> {
+        match self.holder {
+            Holder::Copy => self.may_write().and_then(|()| self.disk.check()),
+            Holder::Task => self.disk.check(),
+        }
+    }
+
     fn may_write(&self) -> Result<(), StorageError> {
         if self.disk.opened.load(Ordering::Relaxed) == self.number {
             return Ok(());
@@ -68,12 +87,12 @@ impl OpenDisk {
 
 impl Disk for OpenDisk {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.disk.check()?;
+        self.may_read()?;
         Ok(lock(&self.disk.map).get(key).cloned())
     }
 
     fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StorageError> {
-        self.disk.check()?;
+        self.may_read()?;
         for (key, value) in lock(&self.disk.map).range(from.to_vec()..) {
             if !visit(key, value) {
                 break;
@@ -122,9 +141,32 @@ pub(crate) struct StateDisk {
     disks: Arc<Mutex<BTreeMap<String, Arc<StoreDisk>>>>,
     waiting: Arc<Mutex<VecDeque<BackgroundJob>>>,
     full: Arc<AtomicBool>,
+    /// Stores that tasks took from standby copies.
+    promoted: Arc<AtomicU64>,
 }
 
 impl StateDisk {
+    /// Opens a store, whoever has it open.
+    fn take(&self, name: &str, holder: Holder) -> Arc<OpenDisk> {
+        let mut disks = lock(&self.disks);
+        let disk = disks.entry(name.to_owned()).or_insert_with(|| StoreDisk::new(name, Map::new(), &self.full)).clone();
+        let number = disk.opened.fetch_add(1, Ordering::Relaxed) + 1;
+        let open = Arc::new(OpenDisk { disk: disk.clone(), number, holder });
+        *lock(&disk.holder) = Arc::downgrade(&open);
+        open
+    }
+
+    fn holder(&self, name: &str) -> Option<Holder> {
+        let disk = lock(&self.disks).get(name)?.clone();
+        let holder = lock(&disk.holder).upgrade();
+        holder.map(|open| open.holder)
+    }
+
+    /// How many stores tasks took from standby copies.
+    pub(crate) fn promoted(&self) -> u64 {
+        self.promoted.load(Ordering::Relaxed)
+    }
+
     /// The process is gone: what was not yet written never will be.
     pub(crate) fn crash(&self) {
         lock(&self.waiting).clear();
@@ -184,10 +226,17 @@ impl StateDisk {
 
 impl Storage for StateDisk {
     fn open(&self, name: &str) -> Result<Arc<dyn Disk>, StorageError> {
-        let mut disks = lock(&self.disks);
-        let disk = disks.entry(name.to_owned()).or_insert_with(|| StoreDisk::new(name, Map::new(), &self.full)).clone();
-        let number = disk.opened.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Arc::new(OpenDisk { disk, number }))
+        if self.holder(name) == Some(Holder::Copy) {
+            self.promoted.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(self.take(name, Holder::Task))
+    }
+
+    fn open_copy(&self, name: &str) -> Result<Option<Arc<dyn Disk>>, StorageError> {
+        if self.holder(name).is_some() {
+            return Ok(None);
+        }
+        Ok(Some(self.take(name, Holder::Copy)))
     }
 
     fn in_background(&self, job: BackgroundJob) {

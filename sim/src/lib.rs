@@ -1,5 +1,5 @@
-//! The whole pipeline in one thread under a seed. The production code of `runtime`, `processors`, the core of `broker`, the
-//! rules of `psp`, the warehouse of `replay` and the audit of `audit` run in simulated time, over a network that loses,
+//! The whole pipeline in one thread under a seed. The production code of `runtime`, `processors`, the core of `broker`, how
+//! `ingress` takes a submit, the rules of `psp`, the warehouse of `replay` and the audit of `audit` run in simulated time, over a network that loses,
 //! delays and repeats, on disks that fail, in processes that end and sleep at any moment. The same seed is the same run.
 //!
 //! First faults happen; then they stop, and everything must drain, and every promise must hold.
@@ -16,6 +16,7 @@ mod client;
 mod coverage;
 mod defects;
 mod disk;
+mod ingress;
 mod network;
 mod plan;
 mod process;

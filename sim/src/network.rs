@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use millrace_broker::core::batch::check_produced;
-use millrace_broker::core::groups::{Join, JoinRefused, Joined};
+use millrace_broker::core::groups::{GroupState, Join, JoinRefused, Joined};
 use millrace_broker::core::journal::CommittedOffset;
 use millrace_broker::core::{
     CommitAs, Core, ErrorCode, FetchedOffset, Isolation, Outcome, Reply as Late, Token, TopicPartition,
@@ -81,7 +81,19 @@ pub(crate) enum Request {
     Leave {
         group: String,
         member: String,
+        instance: Option<String>,
     },
+    Describe {
+        group: String,
+    },
+}
+
+/// What is asked of a group's description.
+#[derive(Clone, Debug)]
+pub(crate) struct Described {
+    pub(crate) stable: bool,
+    pub(crate) instances: Vec<String>,
+    pub(crate) assignments: Vec<Bytes>,
 }
 
 /// What comes back.
@@ -98,6 +110,7 @@ pub(crate) enum Reply {
     Bounds(Vec<Bounds>),
     Joined(Result<Joined, JoinRefused>),
     Synced(Result<Bytes, ErrorCode>),
+    Described(Described),
 }
 
 impl From<Late> for Reply {
@@ -168,7 +181,17 @@ impl Request {
             Self::Heartbeat { group, generation, member, instance } => {
                 Reply::Done(core.heartbeat(now, group, *generation, member, instance.as_deref()))
             }
-            Self::Leave { group, member } => Reply::Done(core.leave_group(now, group, member, None)),
+            Self::Leave { group, member, instance } => {
+                Reply::Done(core.leave_group(now, group, member, instance.as_deref()))
+            }
+            Self::Describe { group } => {
+                let view = core.group(group);
+                Reply::Described(Described {
+                    stable: view.as_ref().is_some_and(|view| view.state == GroupState::Stable),
+                    instances: view.iter().flat_map(|v| &v.members).filter_map(|m| m.instance.clone()).collect(),
+                    assignments: view.iter().flat_map(|v| &v.members).map(|m| m.assignment.clone()).collect(),
+                })
+            }
         })
     }
 
@@ -198,7 +221,8 @@ impl Request {
             Self::Bounds { partitions, .. } => format!("ListOffsets of {} partitions", partitions.len()),
             Self::Join { group, join } => format!("JoinGroup {group} {:?}", join.member),
             Self::Sync { group, generation, .. } => format!("SyncGroup {group} generation {generation}"),
-            Self::Leave { group, member } => format!("LeaveGroup {group} {member}"),
+            Self::Describe { group } => format!("DescribeGroups {group}"),
+            Self::Leave { group, member, .. } => format!("LeaveGroup {group} {member}"),
             Self::Heartbeat { group, generation, .. } => format!("Heartbeat {group} generation {generation}"),
         }
     }
@@ -227,6 +251,7 @@ impl Reply {
             Self::Joined(Ok(joined)) => format!("generation {} leader {}", joined.generation, joined.leader),
             Self::Joined(Err(refused)) => format!("{:?}", refused.code),
             Self::Synced(Ok(assignment)) => format!("{assignment:?}"),
+            Self::Described(group) => format!("stable {} {:?}", group.stable, group.assignments),
         }
     }
 }

@@ -45,6 +45,8 @@ pub enum Fault {
     CallLate,
     /// The provider's answer arrives twice.
     CallAnswerTwice,
+    /// Two answers arrive to one call, and one of them says that nothing is known.
+    CallContradicted,
     /// A record that no processor can read, or that stands where it must not.
     PoisonRecord,
     /// An order is published twice.
@@ -73,11 +75,23 @@ pub enum Fault {
     BackOffice,
     /// The warehouse ships a part, and of the rest only says that it never will, or nothing.
     RestLeft,
+    /// An end of a transaction arrives long after its sender has asked again (KAFKA-17754).
+    EndHeld,
+    /// A submit never reaches the ingress.
+    SubmitLost,
+    /// A submit is taken, but the client never hears of it.
+    SubmitAnswerLost,
+    /// A client submits the same again that it submitted before, whatever it has heard.
+    SubmitTwice,
+    /// A client submits another body under a key that it has used.
+    SubmitConflict,
+    /// An ingress ends at some step of a submit.
+    IngressCrash,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 38] = [
         Self::RequestLost,
         Self::AnswerLost,
         Self::RequestHeld,
@@ -95,6 +109,7 @@ impl Fault {
         Self::CallAnswerLost,
         Self::CallLate,
         Self::CallAnswerTwice,
+        Self::CallContradicted,
         Self::PoisonRecord,
         Self::OrderTwice,
         Self::OrderConflict,
@@ -109,6 +124,12 @@ impl Fault {
         Self::FetchHeld,
         Self::BackOffice,
         Self::RestLeft,
+        Self::EndHeld,
+        Self::SubmitLost,
+        Self::SubmitAnswerLost,
+        Self::SubmitTwice,
+        Self::SubmitConflict,
+        Self::IngressCrash,
     ];
 
     /// Its name on the command line.
@@ -133,7 +154,7 @@ impl Fault {
 
 /// A set of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Faults(u32);
+pub struct Faults(u64);
 
 impl Faults {
     /// All of them.
@@ -151,19 +172,19 @@ impl Faults {
     /// The same with one less.
     #[must_use]
     pub fn without(self, fault: Fault) -> Self {
-        Self(self.0 & !(1 << fault as u32))
+        Self(self.0 & !(1 << fault as u64))
     }
 
     /// The same with one more.
     #[must_use]
     pub fn with(self, fault: Fault) -> Self {
-        Self(self.0 | (1 << fault as u32))
+        Self(self.0 | (1 << fault as u64))
     }
 
     /// Whether it is among them.
     #[must_use]
     pub fn has(self, fault: Fault) -> bool {
-        self.0 & (1 << fault as u32) != 0
+        self.0 & (1 << fault as u64) != 0
     }
 }
 
@@ -176,17 +197,13 @@ pub struct Options {
     pub orders: Option<usize>,
     /// What may go wrong.
     pub faults: Faults,
-    /// Group members keep their place over a restart (`group.instance.id`). A member that ends between giving a partition
-    /// up and joining again then comes back without the rebalance that would give that partition to another: runs of this
-    /// kind do not always drain.
-    pub static_members: bool,
 }
 
 impl Options {
     /// A seed with everything that can go wrong.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
-        Self { seed, orders: None, faults: Faults::all(), static_members: false }
+        Self { seed, orders: None, faults: Faults::all() }
     }
 }
 
@@ -218,8 +235,12 @@ pub(crate) struct Plan {
     pub(crate) options: Options,
     pub(crate) processes: usize,
     pub(crate) threads: usize,
+    /// Each process keeps standby copies of some partitions.
+    pub(crate) standbys: bool,
     pub(crate) partitions: i32,
     pub(crate) apart: bool,
+    /// Group members keep their place over a restart (`group.instance.id`).
+    pub(crate) static_members: bool,
     pub(crate) hand_over: bool,
     pub(crate) orders: usize,
     pub(crate) skus: usize,
@@ -236,7 +257,22 @@ pub(crate) struct Plan {
     pub(crate) park: bool,
     pub(crate) weather: Weather,
     pub(crate) misfortunes: Vec<Misfortune>,
+    pub(crate) late_reads: Vec<LateRead>,
+    /// Size of a segment of a compacted topic.
+    pub(crate) segment_bytes: usize,
 }
+
+/// Fulfillment, alone in its group, is kept for a while from the accepted orders of a partition, while it hears of them from
+/// others: from payments, and from those who cancel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LateRead {
+    pub(crate) at: Micros,
+    pub(crate) partition: i32,
+    pub(crate) lasts: Micros,
+}
+
+/// Orders that are placed so soon after a late read begins are all heard of before it ends.
+pub(crate) const LATE_ORDERS: Micros = 5 * SECOND;
 
 /// A stream of chance for one part of a run.
 pub(crate) fn stream(seed: u64, part: &str, number: u64) -> Rng {
@@ -269,12 +305,17 @@ impl Plan {
             slow: rate(&mut rng, rough * 8, Fault::RequestSlow),
             call: one_of(&mut rng, &[0, 10_000, 60_000, 200_000]),
         };
+        let threads = if rng.u8(..4) == 0 { 2 } else { 1 };
+        let partitions = rng.i32(2..=3);
+        let apart = rng.u8(..4) == 0;
         Self {
             options,
             processes,
-            threads: if rng.u8(..4) == 0 { 2 } else { 1 },
-            partitions: rng.i32(2..=3),
-            apart: rng.u8(..4) == 0,
+            threads,
+            standbys: stream(options.seed, "standbys", 0).u8(..3) == 0,
+            partitions,
+            apart,
+            static_members: stream(options.seed, "members", 0).u8(..3) != 0,
             hand_over: stream(options.seed, "hand-over", 0).u8(..3) != 0,
             orders,
             skus: rng.usize(4..24),
@@ -288,8 +329,23 @@ impl Plan {
             park: rng.u8(..4) == 0,
             weather,
             misfortunes: misfortunes(options, processes, calm_at),
+            late_reads: late_reads(options, apart, partitions, calm_at),
+            segment_bytes: one_of(&mut stream(options.seed, "segments", 0), &[1_024, 4_096, 16_384]),
         }
     }
+}
+
+fn late_reads(options: Options, apart: bool, partitions: i32, calm_at: Micros) -> Vec<LateRead> {
+    let mut rng = stream(options.seed, "late-reads", 0);
+    if !apart || !options.faults.has(Fault::FetchHeld) {
+        return Vec::new();
+    }
+    let draw = |_| LateRead {
+        at: rng.u64(SECOND..calm_at - 8 * SECOND),
+        partition: rng.i32(0..partitions),
+        lasts: rng.u64(16 * SECOND..24 * SECOND),
+    };
+    (0..4).map(draw).collect()
 }
 
 /// Drawn kind by kind, so that leaving one out leaves the others as they are.

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use corosensei::{Coroutine, Yielder};
 use millrace_runtime::{
-    Answer, BrokerError, Call, Caller, Clock, Parts, ProcessorDefinition, Report, StreamThread, ThreadError, Timestamp,
-    Topology,
+    Answer, BrokerError, Call, Caller, Clock, Parts, ProcessorDefinition, Report, StandbyParts, StandbyThread,
+    StreamThread, ThreadError, Timestamp, Topology,
 };
 
-use crate::client::{Line, SimBroker};
+use crate::client::{Line, SimBroker, SimReader};
+use crate::plan::{Micros, SECOND};
 use crate::world::{Shared, ThreadId, trace};
 
 /// Longest wait of a thread with nothing to do.
 const IDLE: Duration = Duration::from_millis(800);
+/// A standby thread keeps the same copies for so long.
+const CHOSEN_FOR: Micros = 8 * SECOND;
 
 /// A stream thread between two of its steps.
 pub(crate) type Thread = Coroutine<(), (), Result<(), ThreadError>>;
@@ -62,6 +65,55 @@ pub(crate) struct Make {
 /// A thread that has not begun.
 pub(crate) fn start(make: Make) -> Thread {
     Coroutine::new(move |yielder: &Yielder<(), ()>, ()| live(make, yielder))
+}
+
+/// A thread of standby copies that has not begun.
+pub(crate) fn start_standby(make: Make) -> Thread {
+    Coroutine::new(move |yielder: &Yielder<(), ()>, ()| {
+        keep_copies(&make, yielder);
+        Ok(())
+    })
+}
+
+fn keep_copies(make: &Make, yielder: &Yielder<(), ()>) {
+    let storage = make.world.borrow().processes[make.process].disk.clone();
+    let mut thread = StandbyThread::new(StandbyParts {
+        topology: make.topology.clone(),
+        definitions: make.definitions.clone(),
+        reader: SimReader::new(Line::new(make.world.clone(), make.thread, yielder)),
+        storage: Box::new(storage),
+        clock: Box::new(ProcessClock { world: make.world.clone(), process: make.process }),
+        threads: make.threads,
+    });
+    let subs = make.topology.sub_topology_ids().map(|id| (id, make.topology.sub_topology(id).partitions));
+    let all: Vec<_> = subs.flat_map(|(id, count)| (0..count).map(move |partition| (id, partition))).collect();
+    let mut chosen_at = None;
+    loop {
+        {
+            let mut world = make.world.borrow_mut();
+            // What it shall copy changes as members come and go.
+            if chosen_at.is_none_or(|at| world.now > at + CHOSEN_FOR) {
+                chosen_at = Some(world.now);
+                let wanted = all.iter().filter(|_| world.rng.bool()).copied().collect();
+                drop(world);
+                thread.keep(wanted);
+            }
+        }
+        thread.turn(IDLE);
+        let report = thread.take_report();
+        let mut world = make.world.borrow_mut();
+        for note in &report.notes {
+            trace!(world, "{:<5} says    {}", world.name_of(make.thread), note.text);
+        }
+        world.coverage.count("records copied", report.applied);
+        world.background_soon(make.process);
+        let Some(slot) = world.slots.get_mut(&make.thread) else { return };
+        slot.inspect = false;
+        if slot.must_stop {
+            drop(world);
+            return thread.close();
+        }
+    }
 }
 
 fn live(make: Make, yielder: &Yielder<(), ()>) -> Result<(), ThreadError> {
@@ -115,6 +167,11 @@ fn note(make: &Make, report: &Report) {
     coverage.count("commits", report.commits);
     coverage.count("aborts", report.aborts);
     coverage.count("producers replaced", report.recreated);
+    for (moved, times) in &report.moves {
+        coverage.task_moved(*moved, *times);
+    }
+    coverage.count("records handed over", report.handed_over);
+    coverage.count("foreign records between", report.strangers);
     coverage.count("records restored", report.restored);
     coverage.count("stores rebuilt", report.rebuilt);
     coverage.count("records processed", report.processed.values().sum());

@@ -32,14 +32,20 @@ impl World {
             let late = self.rng.u64(2 * SECOND..20 * SECOND);
             return self.after(late, Event::Call(thread, call, Return::IsLost));
         }
-        let back = if self.strikes(Fault::CallAnswerTwice, rate) { Return::ComesTwice } else { Return::Comes };
+        let back = if self.strikes(Fault::CallAnswerTwice, rate) {
+            Return::ComesTwice
+        } else if self.strikes(Fault::CallContradicted, rate) {
+            Return::ComesContradicted
+        } else {
+            Return::Comes
+        };
         self.after(there, Event::Call(thread, call, back));
     }
 
     /// Nothing was heard in time.
     fn unknown(&mut self, thread: ThreadId, call: &Call) {
         let response = ProviderResponse::Unknown { detail: "no answer within the time allowed".into() };
-        let pause = self.rng.u64(100 * MS..1_500 * MS);
+        let pause = self.rng.u64(1..1_500 * MS);
         self.after(pause, Event::CallAnswer(thread, answer(call, response.to_json())));
     }
 
@@ -50,8 +56,13 @@ impl World {
         if back == Return::IsLost {
             return;
         }
-        let pause = self.rng.u64(MS..30 * MS);
+        let most = if back == Return::ComesContradicted { 1_500 * MS } else { 30 * MS };
+        let pause = self.rng.u64(MS..most);
         self.after(pause, Event::CallAnswer(thread, answer(call, response.clone())));
+        if back == Return::ComesContradicted {
+            self.calls_in_flight += 1;
+            self.unknown(thread, call);
+        }
         if back == Return::ComesTwice {
             self.calls_in_flight += 1;
             let later = pause + self.rng.u64(0..4 * SECOND);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use millrace_broker::core::batch::check_produced;
+use millrace_ingress::{IdempotencyKey, order_id};
 use millrace_replay::warehouse::{Settings, Warehouse};
 use millrace_runtime::{Headers, Offset, TopicId, TopicPartition, Topology, partition_of};
 use millrace_schemas::{
@@ -14,7 +15,8 @@ use millrace_schemas::{
 };
 
 use crate::batches::{ANONYMOUS, Draft};
-use crate::plan::{Fault, MS, Micros, Plan, SECOND, stream};
+use crate::ingress::Submit;
+use crate::plan::{Fault, LATE_ORDERS, MS, Micros, Plan, SECOND, stream};
 use crate::world::{EPOCH_MS, Event, World, trace};
 
 /// An id no registry has.
@@ -65,6 +67,10 @@ pub(crate) struct Shop {
     warehouse: Warehouse,
     warehouse_at: BTreeMap<TopicPartition, Offset>,
     settings: Settings,
+    /// What clients ask of the ingress.
+    pub(crate) submits: Vec<Submit>,
+    /// Orders that the ingress said it has taken, by id and the body's fingerprint.
+    pub(crate) taken: Vec<(String, String)>,
     /// Orders whose record was acknowledged.
     pub(crate) acknowledged: Vec<String>,
     /// How long the broker is gone when it ends.
@@ -87,6 +93,7 @@ struct Pen<'a> {
     topology: &'a Topology,
     codec: &'a Codec,
     all: Vec<Outside>,
+    submits: Vec<Submit>,
 }
 
 impl Pen<'_> {
@@ -123,7 +130,7 @@ fn ms(at: Micros) -> i64 {
 impl Shop {
     pub(crate) fn draw(plan: &Plan, topology: &Topology, codec: &Codec) -> Self {
         let seed = plan.options.seed;
-        let mut pen = Pen { topology, codec, all: Vec::new() };
+        let mut pen = Pen { topology, codec, all: Vec::new(), submits: Vec::new() };
         let mut rng = stream(seed, "shop", 0);
         let has = |fault| plan.options.faults.has(fault);
         let price = |number: usize| 100 + 37 * i64::try_from(number).unwrap_or(0);
@@ -141,7 +148,9 @@ impl Shop {
         for number in 0..plan.orders {
             let mut rng = stream(seed, "order", number as u64);
             let at = rng.u64(300 * MS..plan.calm_at - SECOND);
-            let id = format!("o-{number:03}");
+            let mut door = stream(seed, "ingress", number as u64);
+            let key = (door.u8(..3) == 0).then(|| key_of(number));
+            let id = key.as_ref().map_or_else(|| format!("o-{number:03}"), id_of);
             let large = has(Fault::LargeOrder) && rng.u8(..100) == 0;
             let lines = if large { rng.usize(100..300) } else { rng.usize(1..=4) };
             let fault = large.then_some(Fault::LargeOrder);
@@ -157,8 +166,12 @@ impl Shop {
                 channel: "web".into(),
                 placed_at: ms(at),
             };
-            pen.write(at, &id, &order, fault);
-            if let Some(last) = pen.all.last_mut() {
+            if let Some(key) = key {
+                submits(&mut pen, &mut door, at, &key, &order, has);
+            } else {
+                pen.write(at, &id, &order, fault);
+            }
+            if let Some(last) = pen.all.last_mut().filter(|_| !is_submitted(&id)) {
                 last.order = Some(id.clone());
                 if has(Fault::OldSchema)
                     && rng.u8(..10) == 0
@@ -168,11 +181,11 @@ impl Shop {
                     last.fault = Some(Fault::OldSchema);
                 }
             }
-            if has(Fault::OrderTwice) && rng.u8(..8) == 0 {
+            if has(Fault::OrderTwice) && rng.u8(..8) == 0 && !is_submitted(&id) {
                 let again = at + rng.u64(0..8 * SECOND);
                 pen.write(again, &id, &order, Some(Fault::OrderTwice));
             }
-            if has(Fault::OrderConflict) && rng.u8(..12) == 0 {
+            if has(Fault::OrderConflict) && rng.u8(..12) == 0 && !is_submitted(&id) {
                 let mut other = order.clone();
                 other.lines[0].quantity += 1;
                 let later = at + rng.u64(0..8 * SECOND);
@@ -191,6 +204,20 @@ impl Shop {
                 if rng.bool() {
                     pen.write(when + rng.u64(0..4 * SECOND), &id, &request, Some(Fault::Cancel));
                 }
+            }
+            let home = pen.home(topics::ORDERS_PLACED, id.as_bytes()).partition;
+            let late = plan.late_reads.iter().any(|l| l.partition == home && l.at <= at && at < l.at + LATE_ORDERS);
+            let mut rng_late = stream(seed, "late-cancel", number as u64);
+            if has(Fault::Cancel) && late && rng_late.u8(..4) != 0 {
+                let when = at + rng_late.u64(100 * MS..6 * SECOND);
+                let request = CancelRequested {
+                    order_id: id.clone(),
+                    request_id: format!("{id}-late-cancel"),
+                    reason: "changed my mind".into(),
+                    requested_by: "customer".into(),
+                    at: ms(when),
+                };
+                pen.write(when, &id, &request, Some(Fault::Cancel));
             }
             if has(Fault::ReleaseFirst) && rng.u8(..50) == 0 {
                 let sku = order.lines[0].sku.clone();
@@ -242,9 +269,69 @@ impl Shop {
             warehouse: Warehouse::new(settings),
             warehouse_at: BTreeMap::new(),
             settings,
+            submits: pen.submits,
+            taken: Vec::new(),
             acknowledged: Vec::new(),
             broker_rests: SECOND,
         }
+    }
+}
+
+fn key_of(number: usize) -> IdempotencyKey {
+    IdempotencyKey::parse(&format!("key-{number:03}")).expect("a key of visible ASCII")
+}
+
+fn id_of(key: &IdempotencyKey) -> String {
+    let settings = millrace_ingress::Settings::default();
+    order_id(&settings.tenant, &settings.caller, key).to_string()
+}
+
+/// Its id is not one of those that producers of their own choose.
+fn is_submitted(id: &str) -> bool {
+    !id.starts_with("o-")
+}
+
+/// The body that the ingress takes for this order.
+fn body_of(order: &OrderPlaced) -> serde_json::Value {
+    let line = |line: &OrderLine| serde_json::json!({"sku": line.sku, "quantity": line.quantity});
+    serde_json::json!({
+        "customer_id": order.customer_id,
+        "currency": order.currency,
+        "lines": order.lines.iter().map(line).collect::<Vec<_>>(),
+        "payment_method": order.payment_method,
+    })
+}
+
+/// A client places an order over HTTP; perhaps it clicks twice, or asks for something else under the same key.
+fn submits(
+    pen: &mut Pen<'_>,
+    rng: &mut Rng,
+    at: Micros,
+    key: &IdempotencyKey,
+    order: &OrderPlaced,
+    has: impl Fn(Fault) -> bool,
+) {
+    let other = has(Fault::SubmitConflict) && rng.u8(..8) == 0;
+    let submit = |at, order: &OrderPlaced, fault| Submit {
+        at,
+        key: key.clone(),
+        order: order.order_id.clone(),
+        body: body_of(order),
+        fault,
+        alone: !other,
+        tries: 0,
+        is_answered: false,
+    };
+    let large = (order.lines.len() > 50).then_some(Fault::LargeOrder);
+    pen.submits.push(submit(at, order, large));
+    if has(Fault::SubmitTwice) && rng.u8(..6) == 0 {
+        pen.submits.push(submit(at + rng.u64(0..4 * SECOND), order, Some(Fault::SubmitTwice)));
+    }
+    if other {
+        let mut changed = order.clone();
+        changed.lines[0].quantity += 1;
+        let later = if rng.bool() { at + rng.u64(0..200 * MS) } else { at + rng.u64(0..6 * SECOND) };
+        pen.submits.push(submit(later, &changed, Some(Fault::SubmitConflict)));
     }
 }
 
@@ -426,7 +513,7 @@ impl World {
     /// Of some orders that ship in parts the second never leaves; the same ones whenever the warehouse tells of them. Says
     /// only that the first has arrived, or that the rest is short.
     fn leaves_the_rest(&mut self, update: &mut ShipmentUpdate) -> bool {
-        let number = update.order_id.trim_start_matches("o-").parse().unwrap_or(0);
+        let number = update.order_id.bytes().fold(0u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
         let Some(first) = update.shipment_id.strip_suffix("/2").filter(|_| !self.calm) else { return false };
         if !self.plan.options.faults.has(Fault::RestLeft) {
             return false;

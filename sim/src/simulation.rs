@@ -11,13 +11,13 @@ use corosensei::CoroutineResult;
 use millrace_runtime::{
     Grouping, ProcessorDefinition, ThreadError, TopicPartition, Topology, check_definitions, parse,
 };
-use millrace_schemas::Codec;
+use millrace_schemas::{Codec, topics};
 
 use crate::Outcome;
 use crate::checks::{self, Reading};
 use crate::disk::Damage;
-use crate::plan::{Fault, MS, Micros, Misfortune, Options, Plan, SECOND, stream};
-use crate::process::{Make, Thread, start};
+use crate::plan::{Fault, LateRead, MS, Micros, Misfortune, Options, Plan, SECOND, stream};
+use crate::process::{Make, Thread, start, start_standby};
 use crate::shop::Shop;
 use crate::world::{Asker, Event, Shared, Slot, ThreadId, World, trace};
 
@@ -144,6 +144,8 @@ impl Simulation {
         // Threads go before the world they are in.
         self.threads.clear();
         let mut world = self.world.borrow_mut();
+        let promoted = world.processes.iter().map(|process| process.disk.promoted()).sum();
+        world.coverage.count("copies promoted", promoted);
         Outcome {
             seed: world.plan.options.seed,
             violations: std::mem::take(&mut world.violations),
@@ -167,12 +169,18 @@ impl Simulation {
                 world.at(at, Event::Outside(number));
             }
         }
+        for submit in 0..world.shop.submits.len() {
+            world.at(world.shop.submits[submit].at, Event::Submit(submit));
+        }
         for process in 0..world.plan.processes {
             let pause = world.rng.u64(0..400 * MS);
             world.after(pause, Event::Start(process));
         }
         for (number, misfortune) in world.plan.misfortunes.clone().iter().enumerate() {
             world.at(misfortune.at, Event::Misfortune(number));
+        }
+        for (number, late) in (0..).zip(world.plan.late_reads.clone()) {
+            world.at(late.at, Event::LateRead(number));
         }
         let calm_at = world.plan.calm_at;
         let mut rng = stream(world.plan.options.seed, "repeats", 0);
@@ -184,6 +192,7 @@ impl Simulation {
             (0, Event::Warehouse),
             (SECOND, Event::SchemasLearned),
             (3 * SECOND, Event::SnapshotDisks),
+            (SECOND, Event::Compact),
             (calm_at, Event::Look),
         ] {
             world.at(at, event);
@@ -214,6 +223,7 @@ impl Simulation {
                         world.wake(thread);
                     }
                 }
+                Asker::Ingress(flight) => world.ingress_hears(flight, &reply),
                 Asker::Member(thread, sub, number) => match world.asleep_until(thread) {
                     Some(until) => {
                         let pause = world.rng.u64(0..200 * MS);
@@ -242,6 +252,24 @@ impl Simulation {
                 drop(world);
                 self.strike(misfortune);
             }
+            Event::LateRead(number) => {
+                let late = world.plan.late_reads[number];
+                world.read_late(late);
+            }
+            Event::Compact => {
+                // What goes is read first.
+                self.reading.read_on(&world);
+                self.reading.judge_running(&mut world);
+                world.compact();
+            }
+            Event::Compacted(life) => world.put_compacted(life),
+            Event::Submit(submit) => world.client_asks(submit),
+            Event::ClientTires(submit, tries) => world.client_tires(submit, tries),
+            Event::Submitted(submit, ingress) => world.submitted(submit, ingress),
+            Event::OwnerAnswers(flight) => world.owner_answers(flight),
+            Event::PublishSilent(flight, asked) => world.publish_silent(flight, asked),
+            Event::ClientHears(submit, heard) => world.client_hears(submit, heard),
+            Event::IngressStarts(ingress) => world.ingress_starts(ingress),
             Event::Start(process) => {
                 drop(world);
                 self.start_process(process);
@@ -273,19 +301,22 @@ impl Simulation {
     }
 
     fn start_process(&mut self, process: usize) {
-        let threads = {
+        let (threads, standby) = {
             let world = self.world.borrow();
             if world.slots.values().any(|slot| slot.process == process) {
                 return;
             }
-            world.plan.threads
+            (world.plan.threads, world.plan.standbys)
         };
         for number in 0..threads {
-            self.start_thread(process, &format!("w{process}.{number}"));
+            self.start_thread(process, &format!("w{process}.{number}"), start);
+        }
+        if standby {
+            self.start_thread(process, &format!("w{process}.s"), start_standby);
         }
     }
 
-    fn start_thread(&mut self, process: usize, name: &str) {
+    fn start_thread(&mut self, process: usize, name: &str, start: fn(Make) -> Thread) {
         self.next_thread += 1;
         let thread = ThreadId(self.next_thread);
         let mut world = self.world.borrow_mut();
@@ -311,7 +342,7 @@ impl Simulation {
             process,
             topology: self.topology.clone(),
             definitions: self.definitions.clone(),
-            threads: world.plan.threads,
+            threads: world.plan.threads + usize::from(world.plan.standbys),
         };
         self.threads.insert(thread, start(make));
     }
@@ -341,7 +372,7 @@ impl Simulation {
                 trace!(world, "{name:<5} is fenced and starts anew: {reason}");
                 world.coverage.count("threads fenced", 1);
                 drop(world);
-                self.start_thread(process, &name);
+                self.start_thread(process, &name, start);
             }
             Err(ThreadError::Stopped(reason)) => {
                 trace!(world, "{name:<5} gives up: {reason}");
@@ -448,14 +479,16 @@ impl Simulation {
             }
             Fault::FetchHeld => {
                 let topology = world.topology.clone();
-                let subs = topology.sub_topology_ids().map(|id| topology.sub_topology(id));
+                let subs = topology.sub_topology_ids().map(|id| (id, topology.sub_topology(id)));
                 let inputs: Vec<_> = subs
-                    .flat_map(|sub| sub.inputs.iter().map(|topic| (*topic, sub.partitions)))
-                    .flat_map(|(topic, partitions)| (0..partitions).map(move |partition| (topic, partition)))
+                    .flat_map(|(id, sub)| sub.inputs.iter().map(move |topic| (id, *topic, sub.partitions)))
+                    .flat_map(|(id, topic, count)| {
+                        (0..count).map(move |partition| (id, TopicPartition { topic, partition }))
+                    })
                     .collect();
-                let (topic, partition) = inputs[world.rng.usize(..inputs.len())];
+                let input = inputs[world.rng.usize(..inputs.len())];
                 let until = world.now + lasts;
-                world.fetches_held.insert(TopicPartition { topic, partition }, until);
+                world.fetches_held.insert(input, until);
             }
             Fault::ClockJump => {
                 world.processes[process].clock_ahead += i64::try_from(lasts / MS).unwrap_or(0);
@@ -539,6 +572,22 @@ impl Simulation {
 }
 
 impl World {
+    /// See [`LateRead`].
+    fn read_late(&mut self, late: LateRead) {
+        let topology = self.topology.clone();
+        let Some(sub) = topology.sub_topology_ids().find(|id| topology.sub_topology(*id).name == "fulfillment") else {
+            return;
+        };
+        let place = |topic| {
+            let topic = topology.find_topic(topic).expect("the topology has every topic of the schemas");
+            (sub, TopicPartition { topic, partition: late.partition })
+        };
+        let until = self.now + late.lasts;
+        self.fetches_held.insert(place(topics::ORDERS_ACCEPTED), until);
+        self.fetches_halting.insert(place(topics::PAYMENTS_EVENTS), until);
+        self.coverage.fired(Fault::FetchHeld);
+    }
+
     /// Runs what waits in the background, if something does.
     pub(crate) fn background_soon(&mut self, process: usize) {
         if !self.processes[process].background_due && self.processes[process].disk.has_waiting() {

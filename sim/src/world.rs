@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fastrand::Rng;
-use millrace_broker::core::{Core, Isolation, PartitionKey, Settings, Token};
+use millrace_broker::core::compaction::Compacted;
+use millrace_broker::core::{Core, Isolation, PartitionKey, Settings, StorageError, Token, TopicPartition as Place};
 use millrace_psp::MemoryProvider;
 use millrace_runtime::{Answer, Call, Cleanup, InputRecord, Offset, SubTopologyId, TopicPartition, Topology};
 use millrace_schemas::Codec;
@@ -17,6 +18,7 @@ use crate::batches;
 use crate::client::member::{Member, Timer};
 use crate::coverage::Coverage;
 use crate::disk::{Contents, DyingDisk, StateDisk};
+use crate::ingress::{FlightId, Heard, INGRESSES, Ingress};
 use crate::network::{Reply, Request};
 use crate::plan::{Fault, MS, Micros, Plan, SECOND, stream};
 use crate::shop::Shop;
@@ -42,12 +44,15 @@ pub(crate) enum Asker {
     Door(ThreadId, u64),
     /// A group member, by itself.
     Member(ThreadId, SubTopologyId, u64),
+    /// An ingress, for a submit.
+    Ingress(FlightId),
 }
 
 impl Asker {
-    fn thread(self) -> ThreadId {
+    fn number(self) -> u64 {
         match self {
-            Self::Door(thread, _) | Self::Member(thread, ..) => thread,
+            Self::Door(thread, _) | Self::Member(thread, ..) => u64::from(thread.0),
+            Self::Ingress(flight) => (1 << 40) | flight.number,
         }
     }
 }
@@ -64,6 +69,16 @@ pub(crate) enum Event {
     Call(ThreadId, Call, Return),
     CallAnswer(ThreadId, Answer),
     Misfortune(usize),
+    LateRead(usize),
+    Compact,
+    Compacted(u64),
+    Submit(usize),
+    ClientTires(usize, u32),
+    Submitted(usize, usize),
+    OwnerAnswers(FlightId),
+    PublishSilent(FlightId, u32),
+    ClientHears(usize, Heard),
+    IngressStarts(usize),
     Start(usize),
     BrokerStarts,
     DiskHasRoom(usize),
@@ -82,6 +97,8 @@ pub(crate) enum Return {
     Comes,
     IsLost,
     ComesTwice,
+    /// With another answer that says otherwise.
+    ComesContradicted,
 }
 
 struct Scheduled {
@@ -153,6 +170,9 @@ pub(crate) struct World {
     pub(crate) broker_disk: Arc<DyingDisk>,
     waiting: BTreeMap<Token, Asker>,
     next_token: u64,
+    /// Counts the lives of the broker.
+    broker_life: u64,
+    compacted: Option<(Place, Result<Compacted, StorageError>)>,
     next_request: u64,
     keys: BTreeMap<PartitionKey, TopicPartition>,
     pub(crate) slots: BTreeMap<ThreadId, Slot>,
@@ -160,8 +180,11 @@ pub(crate) struct World {
     pub(crate) provider: Arc<MemoryProvider>,
     pub(crate) calls_in_flight: usize,
     pub(crate) shop: Shop,
-    /// Inputs that give nothing until then.
-    pub(crate) fetches_held: BTreeMap<TopicPartition, Micros>,
+    pub(crate) ingresses: Vec<Ingress>,
+    /// Inputs that give nothing to this group until then.
+    pub(crate) fetches_held: BTreeMap<(SubTopologyId, TopicPartition), Micros>,
+    /// Inputs of which, until then, what is read is often the last for a while.
+    pub(crate) fetches_halting: BTreeMap<(SubTopologyId, TopicPartition), Micros>,
     pub(crate) held: Held,
     pub(crate) coverage: Coverage,
     pub(crate) violations: Vec<String>,
@@ -194,6 +217,8 @@ impl World {
             broker_disk: Arc::new(DyingDisk::new()),
             waiting: BTreeMap::new(),
             next_token: 0,
+            broker_life: 0,
+            compacted: None,
             next_request: 0,
             keys: BTreeMap::new(),
             slots: BTreeMap::new(),
@@ -201,7 +226,9 @@ impl World {
             provider: Arc::default(),
             calls_in_flight: 0,
             shop,
+            ingresses: (0..INGRESSES).map(|_| Ingress::new()).collect(),
             fetches_held: BTreeMap::new(),
+            fetches_halting: BTreeMap::new(),
             held: Held::new(),
             coverage: Coverage::default(),
             violations: Vec::new(),
@@ -256,8 +283,8 @@ impl World {
         self.now = next.at;
         let kind = match &next.event {
             Event::Resume(thread, ticket) => (u64::from(thread.0) << 32) ^ ticket,
-            Event::Arrive(asker, ..) => (1 << 60) | u64::from(asker.thread().0),
-            Event::Answer(asker, _) => (2 << 60) | u64::from(asker.thread().0),
+            Event::Arrive(asker, ..) => (1 << 60) | asker.number(),
+            Event::Answer(asker, _) => (2 << 60) | asker.number(),
             _ => (3 << 60) | next.number,
         };
         self.note_step(kind);
@@ -326,19 +353,22 @@ impl World {
     }
 
     pub(crate) fn send(&mut self, asker: Asker, request: Request) {
-        trace!(self, "{:<5} asks    {}", self.name_of(asker.thread()), request.say());
+        trace!(self, "{:<5} asks    {}", self.name_of_asker(asker), request.say());
         let weather = self.plan.weather;
         let there = self.distance();
         if self.strikes(Fault::RequestLost, weather.lost) {
-            trace!(self, "{:<5}         is lost", self.name_of(asker.thread()));
+            trace!(self, "{:<5}         is lost", self.name_of_asker(asker));
             return;
         }
         // Longer than the sender waits: its repetition overtakes it.
-        let rate = if request.ends_transaction() { weather.end_held } else { weather.held };
-        let held = self.strikes(Fault::RequestHeld, rate);
+        let held = if request.ends_transaction() {
+            self.strikes(Fault::EndHeld, weather.end_held)
+        } else {
+            self.strikes(Fault::RequestHeld, weather.held)
+        };
         if held {
             let pause = self.rng.u64(REQUEST_TIMEOUT..12 * SECOND);
-            trace!(self, "{:<5}         is held for {} ms", self.name_of(asker.thread()), pause / MS);
+            trace!(self, "{:<5}         is held for {} ms", self.name_of_asker(asker), pause / MS);
             self.after(pause, Event::Arrive(asker, request, Return::IsLost));
             return;
         }
@@ -356,11 +386,16 @@ impl World {
         self.next_token += 1;
         let token = Token(self.next_token);
         let reply = request.serve(core, now, token);
+        if back == Return::IsLost && request.ends_transaction() {
+            let refused = matches!(reply, Some(Reply::Done(Err(_))));
+            let what = if refused { "late ends refused" } else { "late ends taken" };
+            self.coverage.count(what, 1);
+        }
         trace!(
             self,
             "broker does    {} of {}{}",
             request.say(),
-            self.name_of(asker.thread()),
+            self.name_of_asker(asker),
             reply.as_ref().map_or(String::new(), |reply| format!(": {}", reply.say()))
         );
         if self.broker_disk.is_dead() {
@@ -380,7 +415,7 @@ impl World {
 
     fn answer(&mut self, asker: Asker, reply: Reply, back: Return) {
         if back == Return::IsLost {
-            trace!(self, "{:<5} gets    no answer", self.name_of(asker.thread()));
+            trace!(self, "{:<5} gets    no answer", self.name_of_asker(asker));
             return;
         }
         let pause = self.distance();
@@ -411,6 +446,13 @@ impl World {
         }
     }
 
+    fn name_of_asker(&self, asker: Asker) -> String {
+        match asker {
+            Asker::Door(thread, _) | Asker::Member(thread, ..) => self.name_of(thread),
+            Asker::Ingress(flight) => format!("ingress {}", flight.ingress),
+        }
+    }
+
     pub(crate) fn name_of(&self, thread: ThreadId) -> String {
         self.slots.get(&thread).map_or_else(|| format!("#{}", thread.0), |slot| slot.name.clone())
     }
@@ -425,6 +467,8 @@ impl World {
         match Core::open(disk, settings, now) {
             Ok(mut core) => {
                 core.renew_sessions(now);
+                self.broker_life += 1;
+                self.compacted = None;
                 self.core = Some(core);
                 trace!(self, "broker starts");
             }
@@ -458,6 +502,9 @@ impl World {
             configs.insert("cleanup.policy".to_owned(), topic.cleanup.as_str().to_owned());
             if topic.cleanup == Cleanup::Delete {
                 configs.insert("retention.ms".to_owned(), "-1".to_owned());
+            } else {
+                configs.insert("segment.bytes".to_owned(), self.plan.segment_bytes.to_string());
+                configs.insert("min.cleanable.dirty.ratio".to_owned(), "0.01".to_owned());
             }
             let core = self.core.as_mut().expect("the broker was just started");
             core.create_topic(now, &topic.name, topic.partitions, configs, false)
@@ -491,6 +538,34 @@ impl World {
         self.after(TICK, Event::Tick);
     }
 
+    /// Rewrites one partition of a compacted topic. Whoever judges the run has read what goes.
+    pub(crate) fn compact(&mut self) {
+        let pause = self.rng.u64(SECOND / 2..3 * SECOND) * if self.calm { 8 } else { 1 };
+        self.after(pause, Event::Compact);
+        let now = self.now_ms();
+        let Some(core) = self.core.as_mut().filter(|_| self.compacted.is_none()) else { return };
+        let Some(job) = core.next_compaction(now) else { return };
+        let at = job.partition().clone();
+        self.compacted = Some((at, job.run()));
+        let pause = self.rng.u64(MS..300 * MS);
+        self.after(pause, Event::Compacted(self.broker_life));
+        self.settle_core();
+    }
+
+    /// The rewritten segments take their place, if the broker still lives that wrote them.
+    pub(crate) fn put_compacted(&mut self, life: u64) {
+        if life != self.broker_life {
+            return;
+        }
+        let now = self.now_ms();
+        let Some((at, result)) = self.compacted.take() else { return };
+        trace!(self, "broker compacts {}-{}", at.topic, at.partition);
+        let Some(core) = &mut self.core else { return };
+        self.coverage.count("compactions", u64::from(result.is_ok()));
+        core.finish_compaction(now, &at, result);
+        self.settle_core();
+    }
+
     /// Every committed record of a partition.
     pub(crate) fn all_records(&self, at: TopicPartition) -> Vec<InputRecord> {
         let (mut all, mut next) = (Vec::new(), 0);
@@ -506,13 +581,24 @@ impl World {
 
     /// Committed records of a partition from a position on, at most so many, and where that leads.
     pub(crate) fn fetch(&self, at: TopicPartition, from: Offset, most: usize) -> (Vec<InputRecord>, Offset) {
+        self.fetch_as(at, from, most, Isolation::ReadCommitted)
+    }
+
+    /// The same, or with whatever is there.
+    pub(crate) fn fetch_as(
+        &self,
+        at: TopicPartition,
+        from: Offset,
+        most: usize,
+        isolation: Isolation,
+    ) -> (Vec<InputRecord>, Offset) {
         let Some(core) = &self.core else { return (Vec::new(), from) };
         let name = &self.topology.topic(at.topic).name;
-        match core.latest_offset(name, at.partition, Isolation::ReadCommitted) {
+        match core.latest_offset(name, at.partition, isolation) {
             Ok(stable) if stable > from => {}
             _ => return (Vec::new(), from),
         }
-        match core.fetch(name, at.partition, from, FETCH_BYTES, true, Isolation::ReadCommitted) {
+        match core.fetch(name, at.partition, from, FETCH_BYTES, true, isolation) {
             Ok(fetched) => batches::committed_records(&fetched, from, most),
             Err(_) => (Vec::new(), from),
         }

@@ -28,6 +28,7 @@ const QUICK: &[&str] = &[
     "KeyForgotten",
     "NoFencing",
     "OffsetsOfAborted",
+    "RestoredToHighWatermark",
 ];
 const SEEDS: u64 = 60;
 
@@ -44,5 +45,4 @@ fn planted_defects_are_found() {
     plant(None);
     let _ = std::panic::take_hook();
     assert!(missed.is_empty(), "not found within {SEEDS} seeds: {missed:?}");
-    assert!(!QUICK.is_empty());
 }

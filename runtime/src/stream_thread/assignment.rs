@@ -145,7 +145,7 @@ impl<B: Broker> StreamThread<B> {
         for partition in partitions {
             if let Some(assigned) = self.assigned.get_mut(&keys(partition)) {
                 assigned.started = true;
-                assigned.enter(TaskState::Restoring);
+                self.report.moved(assigned.enter(TaskState::Restoring));
             }
         }
         let needs: Vec<Need> =
@@ -394,7 +394,7 @@ impl<B: Broker> StreamThread<B> {
                 key.1
             )));
         }
-        assigned.enter(TaskState::Running);
+        self.report.moved(assigned.enter(TaskState::Running));
         let name = &self.topology.sub_topology(key.0).name;
         let text = format!("sub-topology {name} partition {}: running, {} records restored", key.1, assigned.restored);
         self.report.info(About::partition(key.1), text);
@@ -463,7 +463,7 @@ impl<B: Broker> StreamThread<B> {
             return Ok(());
         };
         assigned.drop_uncommitted();
-        assigned.enter(TaskState::Closed);
+        self.report.moved(assigned.enter(TaskState::Closed));
         self.hand_over.close((sub_topology, partition));
         self.find_writers();
         self.in_flight.retain(|(task, _), _| !assigned.tasks.iter().any(|t| t.id == *task));

@@ -214,7 +214,7 @@ impl<B: Broker> StreamThread<B> {
         for assigned in self.assigned.values_mut() {
             assigned.drop_uncommitted();
             if assigned.state() != TaskState::Created {
-                assigned.enter(TaskState::Created);
+                self.report.moved(assigned.enter(TaskState::Created));
             }
         }
         // A state that went back may have its call open again under the same id: let it be made again.

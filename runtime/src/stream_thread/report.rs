@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::record::{Offset, ProcessorId, Record, SubTopologyId, TaskId, Timestamp, TopicPartition};
+use crate::task::TaskState;
 use crate::topology::Topology;
 
 /// Most ages a processor keeps between two reports.
@@ -43,6 +44,8 @@ pub struct Report {
     pub aborts: u64,
     /// Producers replaced because the outcome of a commit was unknown.
     pub recreated: u64,
+    /// Moves of partitions in their life cycle, from where to where.
+    pub moves: BTreeMap<(TaskState, TaskState), u64>,
     /// Records applied while restoring.
     pub restored: u64,
     /// Stores emptied and rebuilt from their topics.
@@ -124,6 +127,10 @@ impl About {
 }
 
 impl Report {
+    pub(super) fn moved(&mut self, moved: (TaskState, TaskState)) {
+        *self.moves.entry(moved).or_default() += 1;
+    }
+
     pub(super) fn info(&mut self, about: About, text: String) {
         self.notes.push(Note { level: NoteLevel::Info, text, about });
     }

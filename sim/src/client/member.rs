@@ -1,6 +1,7 @@
 //! One group's member, as the client library keeps it beside the thread: it joins, syncs, sends heartbeats, and holds
 //! each rebalance until the engine has answered it. The model of the library's group client with the cooperative
-//! assignor and static membership; what the worker makes of it is in [`super`].
+//! assignor and static membership, and of the look that a static member takes at its group when it comes back
+//! (`worker/src/kafka_broker/membership.rs`); what else the worker makes of it is in [`super`].
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -9,7 +10,8 @@ use millrace_broker::core::groups::Join;
 use millrace_runtime::SubTopologyId;
 
 use super::assignor;
-use crate::network::{Reply, Request};
+use crate::defects::{ClientDefect, is_planted};
+use crate::network::{Described, Reply, Request};
 use crate::plan::{MS, Micros};
 use crate::world::{Asker, Event, REQUEST_TIMEOUT, ThreadId, World, trace};
 
@@ -17,6 +19,8 @@ const SESSION_MS: i64 = 6_000;
 const REBALANCE_MS: i64 = 20_000;
 const HEARTBEAT: Micros = 1_500 * MS;
 const RETRY: Micros = 100 * MS;
+/// A member does not leave and join anew more often than this.
+const ANEW_MAX: u32 = 3;
 
 /// What a member does by the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,10 @@ pub(crate) enum Timer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     Outside,
+    /// It asks whether the group still has a member of its name.
+    Asking,
+    /// It gives its place up, to join anew.
+    Leaving,
     Joining,
     Syncing,
     Member,
@@ -58,6 +66,12 @@ pub(crate) struct Member {
     /// The first of them was told to the engine.
     told: bool,
     rejoins: bool,
+    /// It came back to its group: it takes no assignment before it has seen that the group is whole.
+    looks: bool,
+    /// The last question was how the group is, so that the next is a heartbeat.
+    looked: bool,
+    /// How often it left to join anew.
+    anew: u32,
     /// Another has this name: this client is done.
     pub(crate) fenced: Option<String>,
     heard_at: Micros,
@@ -80,6 +94,9 @@ impl Member {
             rebalances: VecDeque::new(),
             told: false,
             rejoins: false,
+            looks: false,
+            looked: false,
+            anew: 0,
             fenced: None,
             heard_at: 0,
             round: 0,
@@ -89,7 +106,7 @@ impl Member {
 
     /// The rebalance the engine has not been told of yet.
     pub(crate) fn tell(&mut self) -> Option<Rebalance> {
-        if self.told {
+        if self.told || self.looks {
             return None;
         }
         let next = self.rebalances.front()?.clone();
@@ -99,13 +116,13 @@ impl Member {
 
     /// Whether a rebalance waits to be told.
     pub(crate) fn has_news(&self) -> bool {
-        self.fenced.is_some() || (!self.told && !self.rebalances.is_empty())
+        self.fenced.is_some() || (!self.told && !self.looks && !self.rebalances.is_empty())
     }
 
     /// The group and generation it is at rest in; no generation while it is on its way into another, or does not know yet
     /// that it has lost its partitions.
     pub(crate) fn at_rest(&self) -> (&str, Option<i32>) {
-        let rests = self.standing == Standing::Member && self.rebalances.is_empty() && !self.rejoins;
+        let rests = self.standing == Standing::Member && self.rebalances.is_empty() && !self.rejoins && !self.looks;
         (&self.group, rests.then_some(self.generation))
     }
 
@@ -161,6 +178,7 @@ impl World {
                 return;
             }
             match timer {
+                Timer::Join if member.instance.is_some() && member.id.is_empty() => member.ask(desk),
                 Timer::Join => member.join(desk),
                 Timer::Heartbeat => member.heartbeat(desk),
                 Timer::Patience(number) if number == member.request => member.silence(desk),
@@ -183,7 +201,7 @@ impl World {
         let members = std::mem::take(&mut slot.members);
         for (sub, member) in members {
             if member.instance.is_none() && !member.id.is_empty() {
-                let request = Request::Leave { group: member.group, member: member.id };
+                let request = Request::Leave { group: member.group, member: member.id, instance: None };
                 self.send(Asker::Member(thread, sub, 0), request);
             }
         }
@@ -203,6 +221,60 @@ impl Member {
     fn begin(&mut self, standing: Standing) {
         self.standing = standing;
         self.round += 1;
+    }
+
+    /// Who joins under a name the group has already is given its place back without a rebalance.
+    fn ask(&mut self, desk: &mut Desk<'_>) {
+        self.begin(Standing::Asking);
+        self.looks = false;
+        desk.send(self, Request::Describe { group: self.group.clone() }, REQUEST_TIMEOUT);
+    }
+
+    fn come_back(&mut self, comes_back: bool, desk: &mut Desk<'_>) {
+        self.looks = comes_back && !is_planted(ClientDefect::GroupNotLookedAt);
+        self.looked = false;
+        self.join(desk);
+    }
+
+    /// What the group said of itself.
+    fn described(&mut self, described: &Described, desk: &mut Desk<'_>) {
+        match self.standing {
+            Standing::Asking => {
+                let known = self.instance.as_ref().is_some_and(|name| described.instances.contains(name));
+                self.come_back(known, desk);
+            }
+            Standing::Member if self.looks => {
+                let read: BTreeSet<i32> =
+                    described.assignments.iter().flat_map(|a| assignor::read_assigned(a)).collect();
+                let whole = !described.stable || (0..self.partitions).all(|partition| read.contains(&partition));
+                if whole || self.anew == ANEW_MAX {
+                    self.looks = false;
+                    return desk.timer(HEARTBEAT, Timer::Heartbeat, self.round);
+                }
+                trace!(
+                    desk.world,
+                    "{:<5} joins   group {} anew: it is not whole",
+                    desk.world.name_of(desk.thread),
+                    self.group
+                );
+                desk.world.coverage.count("static members that joined anew", 1);
+                self.anew += 1;
+                self.rebalances.clear();
+                self.rejoins = false;
+                self.begin(Standing::Leaving);
+                let (member, instance) = (self.id.clone(), self.instance.clone());
+                desk.send(self, Request::Leave { group: self.group.clone(), member, instance }, 2 * REQUEST_TIMEOUT);
+            }
+            Standing::Member => desk.timer(HEARTBEAT, Timer::Heartbeat, self.round),
+            Standing::Outside | Standing::Leaving | Standing::Joining | Standing::Syncing => {}
+        }
+    }
+
+    /// Its place is given up, or will be when its session ends.
+    fn left(&mut self, desk: &mut Desk<'_>) {
+        self.id.clear();
+        self.generation = -1;
+        self.ask(desk);
     }
 
     fn join(&mut self, desk: &mut Desk<'_>) {
@@ -233,6 +305,10 @@ impl Member {
             self.id.clear();
             return self.lose(desk, "no heartbeat was answered for a session");
         }
+        self.looked = self.looks && !self.looked;
+        if self.looked {
+            return desk.send(self, Request::Describe { group: self.group.clone() }, REQUEST_TIMEOUT);
+        }
         let request = Request::Heartbeat {
             group: self.group.clone(),
             generation: self.generation,
@@ -246,6 +322,9 @@ impl Member {
     fn silence(&mut self, desk: &mut Desk<'_>) {
         match self.standing {
             Standing::Outside => {}
+            // Nobody can tell: then it may be so.
+            Standing::Asking => self.come_back(true, desk),
+            Standing::Leaving => self.left(desk),
             Standing::Member => desk.timer(RETRY, Timer::Heartbeat, self.round),
             Standing::Joining | Standing::Syncing => {
                 self.begin(Standing::Outside);
@@ -281,9 +360,11 @@ impl Member {
                 desk.send(self, request, patience);
             }
             Reply::Synced(Ok(assignment)) => self.assigned(assignor::read_assigned(&assignment), desk),
+            Reply::Described(described) => self.described(&described, desk),
+            Reply::Done(_) if self.standing == Standing::Leaving => self.left(desk),
             Reply::Done(Ok(())) => {
                 self.heard_at = desk.world.now;
-                desk.timer(HEARTBEAT, Timer::Heartbeat, self.round);
+                desk.timer(self.pause(), Timer::Heartbeat, self.round);
             }
             Reply::Joined(Err(refused)) => {
                 if refused.code == ErrorCode::MemberIdRequired {
@@ -316,6 +397,11 @@ impl Member {
         }
     }
 
+    /// Until it next speaks to the coordinator.
+    fn pause(&self) -> Micros {
+        if self.looks { RETRY } else { HEARTBEAT }
+    }
+
     /// Once the engine has answered what it was told.
     fn rejoin(&mut self, desk: &mut Desk<'_>) {
         if self.rebalances.is_empty() {
@@ -324,7 +410,7 @@ impl Member {
             self.rejoins = true;
             if self.standing == Standing::Member {
                 // Still alive, and says so.
-                desk.timer(HEARTBEAT, Timer::Heartbeat, self.round);
+                desk.timer(self.pause(), Timer::Heartbeat, self.round);
             }
         }
     }
@@ -338,6 +424,7 @@ impl Member {
             self.group
         );
         self.generation = -1;
+        self.looks = false;
         self.begin(Standing::Outside);
         self.rejoins = true;
         let mut lost = std::mem::take(&mut self.owned);
@@ -360,7 +447,7 @@ impl Member {
     fn assigned(&mut self, assigned: BTreeSet<i32>, desk: &mut Desk<'_>) {
         self.begin(Standing::Member);
         self.heard_at = desk.world.now;
-        desk.timer(HEARTBEAT, Timer::Heartbeat, self.round);
+        desk.timer(self.pause(), Timer::Heartbeat, self.round);
         let revoked: BTreeSet<i32> = self.owned.difference(&assigned).copied().collect();
         let added: BTreeSet<i32> = assigned.difference(&self.owned).copied().collect();
         if !revoked.is_empty() {

@@ -8,6 +8,7 @@
 pub(crate) mod assignor;
 pub(crate) mod member;
 mod producer;
+mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use millrace_schemas::decode_json;
 
 use self::member::{Member, Rebalance};
 use self::producer::Producer;
+pub(crate) use self::reader::SimReader;
 use crate::batches::{ANONYMOUS, Draft};
 use crate::defects::{self, ClientDefect};
 use crate::network::{Reply, Request};
@@ -154,6 +156,88 @@ impl<'y> Line<'y> {
     fn place(&self, at: TopicPartition) -> Place {
         Place::new(&*self.topology.topic(at.topic).name, at.partition)
     }
+
+    fn committed(
+        &self,
+        sub_topology: SubTopologyId,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<Offset>>, BrokerError> {
+        let request = Request::FetchOffsets {
+            group: self.topology.group(sub_topology),
+            partitions: partitions.iter().map(|at| self.place(*at)).collect(),
+            stable: !self.has(ClientDefect::PendingPositionsIgnored),
+        };
+        self.question("committed offsets", &request, |reply| match reply {
+            Reply::Offsets(offsets) if !offsets.contains(&FetchedOffset::Unstable) => Some(
+                offsets
+                    .into_iter()
+                    .map(|offset| match offset {
+                        FetchedOffset::Committed(offset) => Some(offset.offset),
+                        FetchedOffset::None | FetchedOffset::Unstable => None,
+                    })
+                    .collect(),
+            ),
+            _ => None,
+        })
+    }
+
+    fn bounds(&self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, BrokerError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let early = self.has(ClientDefect::BoundsAtLastStable);
+        let request = Request::Bounds {
+            partitions: partitions.iter().map(|at| self.place(*at)).collect(),
+            isolation: if early { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+        };
+        self.question("bounds of partitions", &request, |reply| match reply {
+            Reply::Bounds(bounds) => Some(bounds),
+            _ => None,
+        })
+    }
+
+    /// Says which partitions this thread waits for.
+    fn wait_for(&self, partitions: impl Iterator<Item = TopicPartition>) {
+        if let Some(slot) = self.world.borrow_mut().slots.get_mut(&self.thread) {
+            slot.interests = partitions.collect();
+        }
+    }
+
+    /// Waits as [`Line::wait`], and for records of the partitions it waits for.
+    fn idle(&self, until: Micros) {
+        self.set_polling(true);
+        self.wait(until);
+        self.set_polling(false);
+    }
+
+    fn set_polling(&self, polling: bool) {
+        if let Some(slot) = self.world.borrow_mut().slots.get_mut(&self.thread) {
+            slot.polling = polling;
+        }
+    }
+
+    /// Whether something but records has come.
+    fn has_news(&self) -> bool {
+        let world = self.world.borrow();
+        let slot = world.slots.get(&self.thread);
+        slot.is_some_and(|slot| !slot.answers.is_empty() || slot.must_stop || slot.inspect)
+    }
+}
+
+/// Reads on wherever something is followed.
+fn read_followed(followed: &mut BTreeMap<TopicPartition, Offset>, world: &World, events: &mut Vec<Event>) {
+    let isolation = if defects::is_planted(ClientDefect::RestoredToHighWatermark) {
+        Isolation::ReadUncommitted
+    } else {
+        Isolation::ReadCommitted
+    };
+    for (from, begin) in followed {
+        let (records, next) = world.fetch_as(*from, *begin, 200, isolation);
+        if next > *begin {
+            events.push(Event::Followed { from: *from, begin: *begin, records, next });
+            *begin = next;
+        }
+    }
 }
 
 struct Reader {
@@ -182,7 +266,7 @@ impl<'y> SimBroker<'y> {
             for sub in hosted {
                 let spec = line.topology.sub_topology(*sub);
                 let instance = format!("{}-{}", line.name, spec.name);
-                let is_static = world.plan.options.static_members;
+                let is_static = world.plan.static_members;
                 let member = Member::new(line.topology.group(*sub), instance, is_static, spec.partitions);
                 if let Some(slot) = world.slots.get_mut(&line.thread) {
                     slot.members.insert(*sub, member);
@@ -213,7 +297,7 @@ impl<'y> SimBroker<'y> {
         }
         if most > 0 {
             self.read(world, most, events);
-            self.read_followed(world, events);
+            read_followed(&mut self.followed, world, events);
         }
         let Some(slot) = world.slots.get_mut(&self.line.thread) else { return Ok(()) };
         for (sub, member) in &mut slot.members {
@@ -247,7 +331,7 @@ impl<'y> SimBroker<'y> {
         let mut left = most;
         for step in 0..open.len() {
             let (sub_topology, from) = open[(first + step) % open.len()];
-            if world.fetches_held.get(&from).is_some_and(|until| *until > world.now) {
+            if world.fetches_held.get(&(sub_topology, from)).is_some_and(|until| *until > world.now) {
                 continue;
             }
             let Some(reader) = self.readers.get_mut(&(sub_topology, from)) else { continue };
@@ -257,6 +341,12 @@ impl<'y> SimBroker<'y> {
                 continue;
             }
             left -= records.len();
+            if world.fetches_halting.get(&(sub_topology, from)).is_some_and(|until| *until > world.now)
+                && world.rng.u8(..4) == 0
+            {
+                let until = world.now + world.rng.u64(6 * SECOND..12 * SECOND);
+                world.fetches_held.insert((sub_topology, from), until);
+            }
             events.push(Event::Records { sub_topology, from, records });
             if left == 0 {
                 break;
@@ -264,37 +354,10 @@ impl<'y> SimBroker<'y> {
         }
     }
 
-    fn read_followed(&mut self, world: &World, events: &mut Vec<Event>) {
-        for (from, begin) in &mut self.followed {
-            let (records, next) = world.fetch(*from, *begin, 200);
-            if next > *begin {
-                events.push(Event::Followed { from: *from, begin: *begin, records, next });
-                *begin = next;
-            }
-        }
-    }
-
     /// Tells the world which partitions this thread waits for.
     fn declare_interests(&self) {
         let open = self.readers.iter().filter(|(_, reader)| reader.flow == Flow::Open).map(|((_, at), _)| *at);
-        let interests = open.chain(self.followed.keys().copied()).collect();
-        if let Some(slot) = self.line.world.borrow_mut().slots.get_mut(&self.line.thread) {
-            slot.interests = interests;
-        }
-    }
-
-    fn set_polling(&self, polling: bool) {
-        if let Some(slot) = self.line.world.borrow_mut().slots.get_mut(&self.line.thread) {
-            slot.polling = polling;
-        }
-    }
-
-    fn has_answers(&self) -> bool {
-        let world = self.line.world.borrow();
-        world
-            .slots
-            .get(&self.line.thread)
-            .is_some_and(|slot| !slot.answers.is_empty() || slot.must_stop || slot.inspect)
+        self.line.wait_for(open.chain(self.followed.keys().copied()));
     }
 }
 
@@ -306,12 +369,10 @@ impl Broker for SimBroker<'_> {
         let before = events.len();
         loop {
             self.look(max_records, events)?;
-            if events.len() > before || self.line.now() >= until || self.has_answers() {
+            if events.len() > before || self.line.now() >= until || self.line.has_news() {
                 return Ok(());
             }
-            self.set_polling(true);
-            self.line.wait(until);
-            self.set_polling(false);
+            self.line.idle(until);
         }
     }
 
@@ -320,39 +381,11 @@ impl Broker for SimBroker<'_> {
         sub_topology: SubTopologyId,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Option<Offset>>, BrokerError> {
-        let group = self.line.topology.group(sub_topology);
-        let request = Request::FetchOffsets {
-            group,
-            partitions: partitions.iter().map(|at| self.line.place(*at)).collect(),
-            stable: !self.line.has(ClientDefect::PendingPositionsIgnored),
-        };
-        self.line.question("committed offsets", &request, |reply| match reply {
-            Reply::Offsets(offsets) if !offsets.contains(&FetchedOffset::Unstable) => Some(
-                offsets
-                    .into_iter()
-                    .map(|offset| match offset {
-                        FetchedOffset::Committed(offset) => Some(offset.offset),
-                        FetchedOffset::None | FetchedOffset::Unstable => None,
-                    })
-                    .collect(),
-            ),
-            _ => None,
-        })
+        self.line.committed(sub_topology, partitions)
     }
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, BrokerError> {
-        if partitions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let early = self.line.has(ClientDefect::BoundsAtLastStable);
-        let request = Request::Bounds {
-            partitions: partitions.iter().map(|at| self.line.place(*at)).collect(),
-            isolation: if early { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
-        };
-        self.line.question("bounds of partitions", &request, |reply| match reply {
-            Reply::Bounds(bounds) => Some(bounds),
-            _ => None,
-        })
+        self.line.bounds(partitions)
     }
 
     fn start(

@@ -18,6 +18,8 @@ use crate::world::trace;
 pub(crate) const TRANSACTION_TIMEOUT: Micros = 15 * SECOND;
 const INIT_DEADLINE: Micros = 20 * SECOND;
 const RETRY: Micros = 20 * MS;
+/// Positions that are refused for an old generation so long are those of a member that is lost: two heartbeats.
+const OVERTAKEN: Micros = 3 * SECOND;
 /// An end of a transaction that took this long may have been asked for twice.
 const SLOW_END: Micros = 140 * MS;
 
@@ -40,6 +42,8 @@ pub(crate) struct Producer {
     added: BTreeSet<TopicPartition>,
     landed: BTreeMap<TopicPartition, Range<Offset>>,
     suspect: bool,
+    /// Since when positions are refused because of an old generation.
+    overtaken: Option<Micros>,
     /// The broker knows of the open transaction.
     known: bool,
 }
@@ -67,6 +71,7 @@ impl Producer {
             added: BTreeSet::new(),
             landed: BTreeMap::new(),
             suspect: false,
+            overtaken: None,
             known: false,
         }
     }
@@ -271,10 +276,30 @@ impl Producer {
         }
         let request = Request::CommitOffsets { owner: self.owner(), group: group.to_owned(), who, offsets };
         match self.insist(line, deadline, &request, done) {
-            Came::Well(()) => Ok(()),
-            Came::Refused(code) => Err(self.abort_or_give_up("TxnOffsetCommit", code)),
+            Came::Well(()) => {
+                self.overtaken = None;
+                Ok(())
+            }
+            Came::Refused(code) => {
+                line.world.borrow_mut().coverage.count("positions refused", 1);
+                Err(self.refused(line.now(), code))
+            }
             Came::NotYet | Came::Never => Err(BrokerError::Abort("offsets were not answered".into())),
         }
+    }
+
+    /// A member that its group has forgotten starts anew, and so does one that has been of an old generation for long.
+    fn refused(&mut self, now: Micros, code: ErrorCode) -> BrokerError {
+        let gone = match code {
+            ErrorCode::UnknownMemberId | ErrorCode::FencedInstanceId => true,
+            ErrorCode::IllegalGeneration => now - *self.overtaken.get_or_insert(now) >= OVERTAKEN,
+            _ => false,
+        };
+        if gone {
+            self.state = State::Gone;
+            return BrokerError::Fenced(format!("TxnOffsetCommit: {code:?}"));
+        }
+        self.abort_or_give_up("TxnOffsetCommit", code)
     }
 
     /// Where the records of the open transaction stand.
