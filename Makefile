@@ -8,7 +8,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check chaos kafka profile peers bench bench-full
+.PHONY: help run build test check chaos chaos-planted kafka profile peers bench bench-full
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ chaos: ## real faults on real processes, then the audit (ARGS="--help" lists wha
 	@setup/base.sh test
 	@setup/kafka.sh
 	@MILLRACE_CHAOS="$(ARGS)" cargo test --quiet --release --locked --test chaos
+
+chaos-planted: ## campaigns that must fail: defects planted on purpose (ARGS: their names)
+	@setup/base.sh test
+	@setup/kafka.sh
+	@MILLRACE_CHAOS="--planted $(or $(ARGS),all)" CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-target}/planted" \
+		cargo test --quiet --release --locked --features planted --test chaos
 
 kafka: ## fetch the pinned Apache Kafka for the tests (make test does it by itself)
 	@setup/kafka.sh

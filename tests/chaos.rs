@@ -10,7 +10,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use campaign::{Length, Settings, recovery, say, verdict};
+use campaign::{Length, Settings, planted, recovery, say, verdict};
 use clap::{Parser, ValueEnum};
 use millrace_chaos::Kind;
 
@@ -19,7 +19,8 @@ Examples:
   make chaos ARGS=\"--minutes 8 --orders 50000\"
   make chaos ARGS=\"--minutes 120 --orders 1000000 --brokers 3\"
   make chaos ARGS=\"--faults hold-end-txn,kill-broker --seed 7\"
-  make chaos ARGS=\"--recovery 20\"";
+  make chaos ARGS=\"--recovery 20\"
+  make chaos-planted                                 one campaign for each defect planted on purpose";
 
 /// The campaign of `make test`.
 const IN_TESTS: Settings = Settings {
@@ -58,6 +59,9 @@ struct Args {
     /// Instead of a campaign: measures recovery from each fault this many times.
     #[arg(long, value_name = "TRIES")]
     recovery: Option<usize>,
+    /// Instead of a campaign: one for each of these defects, with commas between, or all; each must be found.
+    #[arg(long, value_name = "DEFECTS", conflicts_with = "recovery")]
+    planted: Option<String>,
     /// Orders a second while recovery is measured.
     #[arg(long, default_value_t = 100.0)]
     rate: f64,
@@ -81,6 +85,9 @@ fn main() -> ExitCode {
 }
 
 fn by_hand(args: Args) -> ExitCode {
+    if let Some(defects) = &args.planted {
+        return planted::run(defects);
+    }
     let seed = args.seed.unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         u64::from(now.subsec_nanos())

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use millrace_chaos::Draw;
 use millrace_schemas::{CancelRequested, Codec, OrderLine, OrderPlaced, topics};
+use millrace_worker::BulkProducer;
 use rdkafka::ClientConfig;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use serde_json::json;
 
 /// How many clients of the ingress there are.
-const HTTP_CLIENTS: usize = 4;
+const HTTP_CLIENTS: usize = 8;
 /// How often a client asks again that does not know whether its order was taken.
 const HTTP_TRIES: usize = 3;
 /// SKUs with plenty and SKUs that run out.
@@ -103,11 +104,6 @@ impl Fleet {
         Self { log, stop, threads: vec![direct, http] }
     }
 
-    /// Whether everything has been sent.
-    pub fn is_done(&self) -> bool {
-        self.threads.iter().all(JoinHandle::is_finished)
-    }
-
     /// Sends nothing more and waits for the answers that are due.
     pub fn finish(self) -> Arc<ClientLog> {
         self.stop.store(true, Ordering::Relaxed);
@@ -141,6 +137,34 @@ fn token(draw: &mut Draw) -> &'static str {
         5 => "tok_capture_timeout_after",
         6 => "tok_capture_timeout_before",
         _ => "tok_visa",
+    }
+}
+
+/// Places so many orders as fast as the first topic takes them.
+pub fn fill(kafka: &str, codec: &Codec, seed: u64, orders: usize) {
+    let mut producer = BulkProducer::connect(kafka).unwrap();
+    let mut draw = Draw::new(seed ^ 0xf1);
+    let mut value = Vec::new();
+    for number in 0..orders {
+        let order = order(format!("fill-{number}"), &mut draw);
+        value.clear();
+        codec.encode(topics::ORDERS_PLACED, &order, &mut value);
+        producer.queue(topics::ORDERS_PLACED, order.order_id.as_bytes(), &value).unwrap();
+    }
+    producer.finish().unwrap();
+}
+
+/// An order under this name, by a customer of this name.
+fn order(submit: String, draw: &mut Draw) -> OrderPlaced {
+    OrderPlaced {
+        order_id: submit.clone(),
+        customer_id: submit,
+        currency: "GBP".into(),
+        lines: lines(draw).into_iter().map(|(sku, quantity)| OrderLine { sku, quantity }).collect(),
+        payment_method: token(draw).into(),
+        expected_total: None,
+        channel: "campaign".into(),
+        placed_at: 1,
     }
 }
 
@@ -195,16 +219,7 @@ fn send_directly(doors: &Doors, log: &Arc<ClientLog>, stop: &AtomicBool) {
             break;
         }
         let submit = format!("direct-{number}");
-        let order = OrderPlaced {
-            order_id: submit.clone(),
-            customer_id: submit.clone(),
-            currency: "GBP".into(),
-            lines: lines(&mut draw).into_iter().map(|(sku, quantity)| OrderLine { sku, quantity }).collect(),
-            payment_method: token(&mut draw).into(),
-            expected_total: None,
-            channel: "campaign".into(),
-            placed_at: 1,
-        };
+        let order = order(submit.clone(), &mut draw);
         let mut value = Vec::new();
         doors.codec.encode(topics::ORDERS_PLACED, &order, &mut value);
         send(&producer, topics::ORDERS_PLACED, &submit, &value, Sent::Order(submit.clone()));

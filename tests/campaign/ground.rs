@@ -17,8 +17,16 @@ use crate::support::processes::{Process, free_port};
 
 /// How long anything may take to start.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The session time-out of every worker.
+/// The session time-out of workers in campaigns.
 pub const SESSION: Duration = Duration::from_secs(6);
+
+/// How workers are members of their groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Workers {
+    pub session: Duration,
+    /// They leave the group when they are told to end.
+    pub leave: bool,
+}
 
 /// What a process is, and so how it is started.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,12 +48,12 @@ pub struct Ground {
     pub ended: Vec<(Role, String)>,
     ports: [u16; 4],
     dir: PathBuf,
-    session: Duration,
+    members: Workers,
 }
 
 impl Ground {
     /// Starts everything and stocks the shop.
-    pub fn start(brokers: usize, workers: usize, session: Duration) -> Result<Self, Skipped> {
+    pub fn start(brokers: usize, workers: usize, members: Workers) -> Result<Self, Skipped> {
         let kafka = ApacheKafka::cluster(brokers)?;
         let dir = tempfile::Builder::new().prefix("millrace-chaos-").tempdir().unwrap().keep();
         let routes = Routes::default();
@@ -62,7 +70,7 @@ impl Ground {
             ended: Vec::new(),
             ports,
             dir,
-            session,
+            members,
         };
         for role in [Role::Registry, Role::Provider] {
             ground.launch(&role);
@@ -146,9 +154,9 @@ impl Ground {
             "--data-dir",
             state.to_str().unwrap(),
             "--session-timeout",
-            &self.session.as_millis().to_string(),
+            &self.members.session.as_millis().to_string(),
         ];
-        args.map(str::to_owned).into()
+        args.into_iter().chain(self.members.leave.then_some("--leave")).map(str::to_owned).collect()
     }
 
     /// Starts a process; it may take a while to serve.

@@ -5,6 +5,7 @@
 pub mod faults;
 pub mod fleet;
 pub mod ground;
+pub mod planted;
 pub mod provider_door;
 pub mod recovery;
 pub mod verdict;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use millrace_chaos::{Draw, Kind, Plan};
 
 use self::fleet::{Answer, Doors, Fleet};
-use self::ground::Ground;
+use self::ground::{Ground, Workers};
 use self::verdict::Verdict;
 use self::watch::Watch;
 use crate::support::node::Skipped;
@@ -81,7 +82,7 @@ pub struct Campaign {
 /// # Errors
 /// [`Skipped`] when there is no Apache Kafka on this machine.
 pub fn run(settings: &Settings) -> Result<Verdict, Skipped> {
-    let ground = Ground::start(settings.brokers, settings.workers, ground::SESSION)?;
+    let ground = Ground::start(settings.brokers, settings.workers, Workers { session: ground::SESSION, leave: false })?;
     say(&format!("seed {}, logs in {}", settings.seed, ground.dir().display()));
     let doors = Doors {
         kafka: ground.through_proxies(),

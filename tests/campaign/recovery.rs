@@ -1,11 +1,15 @@
 //! How long committed output stands still after one fault, many times over: the time between two committed events of the
 //! partition that waits longest. Judges nothing; each figure is what the clock said.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::fleet::{Doors, Fleet};
-use super::ground::{Ground, Role};
+use millrace_runtime::{StoreSpec, TopicId};
+use millrace_worker::{From, TopicReader};
+
+use super::fleet::{self, Doors, Fleet};
+use super::ground::{Ground, Role, Workers};
 use super::watch::Watch;
 use super::{millis, say};
 use crate::support::node::Skipped;
@@ -36,27 +40,58 @@ enum Event {
     LoseState,
 }
 
-/// Each event, its words, and the session time-out it is measured with.
-const CASES: &[(Event, &str, Duration)] = &[
-    (Event::Stop, "worker stopped, other takes over", DEFAULT),
-    (Event::StopAndRestart, "worker stopped, starts again", DEFAULT),
-    (Event::KillAndRestart, "worker killed, starts again", DEFAULT),
-    (Event::LoseState, "worker killed, disk lost, starts again", DEFAULT),
-    (Event::Kill, "worker killed, other takes over", DEFAULT),
-    (Event::Sleep, "worker asleep, other takes over", DEFAULT),
-    (Event::RestartBroker, "only broker restarted", DEFAULT),
-    (Event::KillBroker, "only broker killed and restarted", DEFAULT),
-    (Event::Kill, "worker killed, other takes over, fast", FAST),
-    (Event::Sleep, "worker asleep, other takes over, fast", FAST),
+/// Cases that are measured one after the other on one pipeline.
+struct Round {
+    session: Duration,
+    /// What becomes of the partitions of a worker that is told to end.
+    leave: bool,
+    /// The stores are filled first.
+    full: bool,
+    cases: &'static [(Event, &'static str)],
+}
+
+const ROUNDS: &[Round] = &[
+    Round {
+        session: Duration::from_secs(10),
+        leave: false,
+        full: false,
+        cases: &[
+            (Event::StopAndRestart, "worker stopped, starts again"),
+            (Event::KillAndRestart, "worker killed, starts again"),
+            (Event::Kill, "worker killed, other takes over"),
+            (Event::Sleep, "worker asleep, other takes over"),
+            (Event::RestartBroker, "broker restarted"),
+            (Event::KillBroker, "broker killed and restarted"),
+        ],
+    },
+    Round {
+        session: Duration::from_secs(3),
+        leave: true,
+        full: false,
+        cases: &[
+            (Event::Stop, "worker stopped with --leave, other takes over"),
+            (Event::Kill, "worker killed, other takes over"),
+            (Event::Sleep, "worker asleep, other takes over"),
+        ],
+    },
+    Round {
+        session: Duration::from_secs(10),
+        leave: false,
+        full: true,
+        cases: &[
+            (Event::KillAndRestart, "worker killed, starts again, full stores"),
+            (Event::LoseState, "worker killed, disk lost, starts again, full stores"),
+        ],
+    },
 ];
-const DEFAULT: Duration = Duration::from_secs(10);
-const FAST: Duration = Duration::from_secs(3);
 
 /// What was measured of one case.
 #[derive(Debug, serde::Serialize)]
 pub struct Measured {
     pub case: &'static str,
     pub session_ms: u64,
+    /// Keys in the stores of both workers when it began.
+    pub keys: usize,
     /// Each try's standstill, sorted.
     pub stood_still_ms: Vec<u64>,
 }
@@ -65,45 +100,42 @@ pub struct Measured {
 #[derive(Debug, serde::Serialize)]
 pub struct Recovery {
     pub brokers: usize,
-    /// Orders there were before the first event.
+    /// Orders the stores were filled with where they are full.
     pub orders_before: usize,
+    /// Orders a second meanwhile.
     pub rate: f64,
     pub measured: Vec<Measured>,
 }
 
-/// Measures every case so many times, with so many orders in the stores at least.
+/// Measures every case so many times; where stores are to be full, after so many orders.
 pub fn run(seed: u64, brokers: usize, tries: usize, before: usize, rate: f64) -> Result<Recovery, Skipped> {
     let mut measured = Vec::new();
-    for session in [DEFAULT, FAST] {
-        let mut ground = Ground::start(brokers, 2, session)?;
-        let fleet = |orders, rate| {
-            Fleet::start(Doors {
-                kafka: ground.through_proxies(),
-                http: ground.http(),
-                codec: ground.codec.clone(),
-                seed,
-                orders,
-                rate,
-            })
-        };
+    for round in ROUNDS.iter().filter(|round| !round.full || before > 0) {
+        let mut ground = Ground::start(brokers, 2, Workers { session: round.session, leave: round.leave })?;
         let watch = Watch::start(ground.direct());
-        if before > 0 {
-            let filling = fleet(before, 1e9);
-            while !filling.is_done() {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            say(&format!("{before} orders placed"));
+        if round.full {
+            say(&format!("placing {before} orders"));
+            fleet::fill(&ground.direct(), &ground.codec, seed, before);
+            until_quiet(&watch);
         }
-        let load = fleet(usize::MAX / 2, rate);
-        for (event, case, _) in CASES.iter().filter(|(_, _, of)| *of == session) {
+        let load = Fleet::start(Doors {
+            kafka: ground.through_proxies(),
+            http: ground.http(),
+            codec: ground.codec.clone(),
+            seed,
+            orders: usize::MAX / 2,
+            rate,
+        });
+        for (event, case) in round.cases {
+            let keys = keys(&ground.direct());
             let mut gaps: Vec<u64> = Vec::new();
             for _ in 0..tries {
                 until_steady(&watch);
                 gaps.push(millis(once(&mut ground, &watch, *event)));
             }
             gaps.sort_unstable();
-            say(&format!("{case}: {gaps:?} ms"));
-            measured.push(Measured { case, session_ms: millis(session), stood_still_ms: gaps });
+            say(&format!("{case}, {keys} keys: {gaps:?} ms"));
+            measured.push(Measured { case, session_ms: millis(round.session), keys, stood_still_ms: gaps });
         }
         load.finish();
         ground.stop_workers();
@@ -112,6 +144,47 @@ pub fn run(seed: u64, brokers: usize, tries: usize, before: usize, rate: f64) ->
         let _ = std::fs::remove_dir_all(dir);
     }
     Ok(Recovery { brokers, orders_before: before, rate, measured })
+}
+
+/// Distinct keys of the topics that stores are made of.
+fn keys(kafka: &str) -> usize {
+    let topology = millrace_runtime::parse(include_str!("../../topology.toml")).expect("it is checked by its tests");
+    let stores = topology.processors.iter().flat_map(|processor| &processor.stores);
+    let topics_of =
+        |store: &StoreSpec| -> Vec<TopicId> { store.tables.iter().copied().chain(store.changelog).collect() };
+    let mut seen: BTreeMap<Vec<TopicId>, usize> = BTreeMap::new();
+    stores
+        .map(|store| {
+            let topics = topics_of(store);
+            *seen.entry(topics.clone()).or_insert_with(|| {
+                let names: Vec<&str> = topics.iter().map(|topic| &*topology.topic(*topic).name).collect();
+                let mut reader = TopicReader::open(kafka, &names, From::Beginning).unwrap();
+                let mut live = HashSet::new();
+                while !reader.has_caught_up() {
+                    for placed in reader.read(Duration::from_millis(200), 10_000).unwrap() {
+                        let Some(key) = placed.record.key else { continue };
+                        if placed.record.value.is_some() {
+                            live.insert(key)
+                        } else {
+                            live.remove(&key)
+                        };
+                    }
+                }
+                live.len()
+            })
+        })
+        .sum()
+}
+
+/// Waits until nothing new has come for a while.
+fn until_quiet(watch: &Watch) {
+    let (mut events, mut since) = (0, Instant::now());
+    while since.elapsed() < Duration::from_secs(15) {
+        std::thread::sleep(Duration::from_secs(1));
+        if watch.events() != events {
+            (events, since) = (watch.events(), Instant::now());
+        }
+    }
 }
 
 /// Waits until every partition moves, second after second.
@@ -176,8 +249,8 @@ impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<42} {:>8} {:>6} {:>8} {:>8} {:>8}",
-            "standstill of the slowest partition", "session", "tries", "median", "p90", "max"
+            "{:<52} {:>8} {:>9} {:>6} {:>8} {:>8} {:>8}",
+            "standstill of the slowest partition", "session", "keys", "tries", "median", "p90", "max"
         )?;
         for of in &self.measured {
             let at = |percent: usize| {
@@ -186,9 +259,10 @@ impl fmt::Display for Recovery {
             let seconds = |ms: Option<&u64>| ms.map_or(String::new(), |ms| format!("{:.2} s", *ms as f64 / 1_000.0));
             writeln!(
                 f,
-                "{:<42} {:>6} s {:>6} {:>8} {:>8} {:>8}",
+                "{:<52} {:>6} s {:>9} {:>6} {:>8} {:>8} {:>8}",
                 of.case,
                 of.session_ms / 1_000,
+                of.keys,
                 of.stood_still_ms.len(),
                 seconds(at(50)),
                 seconds(at(90)),
@@ -197,7 +271,7 @@ impl fmt::Display for Recovery {
         }
         write!(
             f,
-            "{} brokers, {} orders before, {} orders a second meanwhile",
+            "{} brokers, full after {} orders, {} orders a second meanwhile",
             self.brokers, self.orders_before, self.rate
         )
     }

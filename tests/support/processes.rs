@@ -128,9 +128,14 @@ impl Process {
         (code, self.log())
     }
 
-    /// Ends it in good order; its exit code.
+    /// Ends it in good order; its exit code, or none when it did not end and had to be killed.
     pub fn stop(mut self) -> Option<i32> {
         self.signal("TERM");
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_alive() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
         self.child.wait().unwrap().code()
     }
 

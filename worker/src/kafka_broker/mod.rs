@@ -69,6 +69,7 @@ mod context;
 pub(crate) mod errors;
 mod follower;
 mod group;
+mod library_thread;
 mod membership;
 mod outside;
 mod producer;
@@ -359,7 +360,7 @@ impl Broker for KafkaBroker {
     fn commit(&mut self, offsets: &[GroupOffsets]) -> Result<(), BrokerError> {
         for group in offsets.iter().filter(|group| !group.offsets.is_empty()) {
             let (list, member) = self.group(group.sub_topology)?.positions(&group.offsets)?;
-            self.producer.send_offsets(&list, &member)?;
+            self.producer.send_offsets(list, member)?;
         }
         self.producer.commit()
     }

@@ -17,6 +17,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use super::ClientCounters;
 use super::context::Deliveries;
 use super::errors::{Member, Verdict, judge, member, say};
+use super::library_thread::LibraryThread;
 
 /// Where a producer stands.
 ///
@@ -43,6 +44,11 @@ const ABORT_DRAIN: Duration = Duration::from_secs(2);
 const LOG_DRAIN: Duration = Duration::from_millis(500);
 /// How long positions may be refused because of an old generation before the member counts as lost: two heartbeats.
 const OVERTAKEN_MAX: Duration = Duration::from_secs(5);
+/// How long the library may take to add positions before it is asked again: a coordinator's move to another node.
+const OFFSETS_SLICE: Duration = Duration::from_secs(6);
+/// How late it may be with saying that this took too long, before it is taken to hang (librdkafka issues 5456 and 5511: it
+/// waits for a broker that is no more).
+const OFFSETS_LATE: Duration = Duration::from_secs(1);
 /// Old producers that may still be closing, at most.
 const CLOSING_MAX: usize = 4;
 
@@ -64,6 +70,7 @@ pub(super) struct TransactionalProducer {
     suspect: Option<String>,
     /// Since when positions are refused because of an old generation.
     overtaken: Option<Instant>,
+    library: LibraryThread,
     #[cfg(feature = "testing")]
     trusting: bool,
     closing: Arc<AtomicUsize>,
@@ -100,6 +107,7 @@ impl TransactionalProducer {
             troubles: 0,
             suspect: None,
             overtaken: None,
+            library: LibraryThread::default(),
             #[cfg(feature = "testing")]
             trusting: false,
             closing: Arc::default(),
@@ -341,15 +349,26 @@ impl TransactionalProducer {
     /// because the group does not know the member.
     pub(super) fn send_offsets(
         &mut self,
-        offsets: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
+        offsets: TopicPartitionList,
+        group: ConsumerGroupMetadata,
     ) -> Result<(), BrokerError> {
         let producer = self.producer(State::Open)?;
         let since = Instant::now();
+        let positions = Arc::new((offsets, group));
+        let slice = OFFSETS_SLICE.min(self.deadline);
         loop {
-            let Err(error) = producer.send_offsets_to_transaction(offsets, group, self.deadline) else {
-                self.overtaken = None;
-                return Ok(());
+            let (producer, positions) = (producer.clone(), positions.clone());
+            let call = move || producer.send_offsets_to_transaction(&positions.0, &positions.1, slice);
+            let error = match self.library.call(slice + OFFSETS_LATE, call)? {
+                Some(Ok(())) => {
+                    self.overtaken = None;
+                    return Ok(());
+                }
+                Some(Err(error)) => error,
+                None => {
+                    let text = "it did not come back in time; it may be waiting for a broker that is gone";
+                    return Err(self.give_up("send_offsets_to_transaction", Verdict::Broken, text));
+                }
             };
             // Without this a member whose heartbeats do not come through would do the same work again and again.
             let overtaken = match member(&error) {
@@ -455,6 +474,61 @@ impl Drop for TransactionalProducer {
         let since = Instant::now();
         while self.closing.load(Ordering::SeqCst) > 0 && since.elapsed() < Duration::from_secs(3) {
             thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_runtime::Headers;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::mocking::{MockCluster, MockCoordinator};
+
+    use super::*;
+
+    const TOPOLOGY: &str = include_str!("../../../topology.toml");
+
+    /// The library waits for a coordinator that is down for as long as it is down, whatever time-out it was given.
+    #[test]
+    fn a_coordinator_that_is_gone_costs_the_producer_and_not_the_thread() {
+        let cluster = MockCluster::new(3).unwrap();
+        cluster.create_topic("orders.placed", 4, 1).unwrap();
+        cluster.coordinator(MockCoordinator::Transaction("tx".into()), 1).unwrap();
+        cluster.coordinator(MockCoordinator::Group("g".into()), 2).unwrap();
+        for partition in 0..4 {
+            cluster.partition_leader("orders.placed", partition, Some(1)).unwrap();
+        }
+        let of = |key: &str, value: &str| {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", cluster.bootstrap_servers()).set(key, value);
+            config
+        };
+        let member: BaseConsumer = of("group.id", "g").create().unwrap();
+        let topology = millrace_runtime::parse(TOPOLOGY).unwrap();
+        let topic = topology.find_topic("orders.placed").unwrap();
+        let at = TopicPartition { topic, partition: 0 };
+        let mut producer =
+            TransactionalProducer::new(of("transactional.id", "tx"), &topology, Duration::from_secs(3), Arc::default());
+        let transaction = |producer: &mut TransactionalProducer| {
+            producer.begin()?;
+            let (key, value) = (b"key".as_slice(), Some(b"value".as_slice()));
+            producer.send(OutgoingRecord { to: at, key, value, headers: &Headers::new(), timestamp: 1 })?;
+            producer.deliver()?;
+            let mut offsets = TopicPartitionList::new();
+            offsets.add_partition_offset("orders.placed", 0, rdkafka::Offset::Offset(1)).unwrap();
+            producer.send_offsets(offsets, member.group_metadata().unwrap())?;
+            producer.commit()
+        };
+        producer.replace().unwrap();
+        transaction(&mut producer).unwrap();
+        cluster.broker_down(2).unwrap();
+        let given_up = transaction(&mut producer).unwrap_err();
+        assert!(matches!(&given_up, BrokerError::Unknown(text) if text.contains("did not come back")), "{given_up}");
+        cluster.broker_up(2).unwrap();
+        let since = Instant::now();
+        while let Err(error) = transaction(&mut producer) {
+            assert!(since.elapsed() < Duration::from_secs(60), "with the coordinator back: {error}");
+            let _ = producer.abort();
         }
     }
 }
