@@ -414,3 +414,27 @@ mod broken {
         assert_ne!(seen, Ok(60), "the zombie's commit went unnoticed");
     }
 }
+
+#[test]
+fn while_a_partition_has_no_leader_the_broker_is_asked_now_and_then_and_it_is_said_once() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.cluster.lead(false);
+    driver.start_with_all(1);
+    for _ in 0..100 {
+        driver.turn(1).unwrap();
+    }
+    assert_eq!(driver.cluster.asked_in_vain(), 1);
+    for _ in 0..100 {
+        driver.clock.advance(10);
+        driver.turn(1).unwrap();
+    }
+    assert_eq!(driver.cluster.asked_in_vain(), 1 + 1_000 / 50);
+    assert!(driver.thread(1).has_notes());
+    let notes = driver.thread(1).take_report().notes;
+    assert_eq!(notes.iter().filter(|note| note.text.contains("no leader")).count(), 1, "{notes:?}");
+    driver.cluster.lead(true);
+    driver.produce("words", b"k", b"x");
+    driver.clock.advance(50);
+    driver.settle().unwrap();
+    assert_eq!(counts(&driver).len(), 1);
+}

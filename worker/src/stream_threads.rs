@@ -149,7 +149,7 @@ fn drive<B: Broker>(
             (question.answer)(found);
         }
         let worked = turn.as_ref().is_ok_and(|turn| turn.handled > 0 || turn.committed);
-        if worked || changed || turn.is_err() || !said_empty {
+        if worked || changed || turn.is_err() || !said_empty || thread.has_notes() {
             said_empty = !worked;
             listener(Said { thread: number, report: thread.take_report(), tasks: changed.then_some(tasks) });
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::report::About;
-use super::{Followed, StreamThread, Trouble};
+use super::{Followed, NOT_YET_PAUSE_MS, STILL_WAITS_MS, StreamThread, Trouble};
 use crate::global::GlobalTable;
 use crate::io::{Broker, BrokerError, Call, Flow};
 use crate::processor::{Failure, TaskContext};
@@ -76,9 +76,15 @@ impl<B: Broker> StreamThread<B> {
     /// Finds out where the inputs of new or interrupted partitions stand and what their stores lack, and starts
     /// reading that.
     pub(super) fn begin_restores(&mut self) -> Result<(), Trouble> {
+        if self.clock.now() < self.ask_again_at {
+            return if self.globals_expected { self.finish_restores() } else { Ok(()) };
+        }
         if !self.globals_expected {
             match self.follow_globals() {
-                Err(Trouble::Broker(BrokerError::Retry(_))) => return Ok(()),
+                Err(Trouble::Broker(BrokerError::Retry(reason))) => {
+                    self.ask_again(&reason);
+                    return Ok(());
+                }
                 other => other?,
             }
         }
@@ -90,13 +96,21 @@ impl<B: Broker> StreamThread<B> {
         }
         for (sub_topology, partitions) in by_group {
             match self.locate(sub_topology, &partitions) {
-                Err(Trouble::Broker(BrokerError::Retry(reason))) => {
-                    self.report.info(About::default(), format!("restoring waits: {reason}"));
-                }
+                Err(Trouble::Broker(BrokerError::Retry(reason))) => self.ask_again(&reason),
                 other => other?,
             }
         }
         self.finish_restores()
+    }
+
+    /// The broker cannot tell yet where something stands: it is asked again after a pause.
+    fn ask_again(&mut self, reason: &str) {
+        let now = self.clock.now();
+        self.ask_again_at = now + NOT_YET_PAUSE_MS;
+        if self.waits_said_at.is_none_or(|said| now - said >= STILL_WAITS_MS) {
+            self.waits_said_at = Some(now);
+            self.report.info(About::default(), format!("restoring waits: {reason}"));
+        }
     }
 
     /// One question to the broker for all partitions of a group.

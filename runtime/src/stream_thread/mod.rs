@@ -31,6 +31,8 @@ use crate::topology::Topology;
 const RECORDS_PER_POLL: usize = 4_000;
 const DUE_PER_TURN: usize = 500;
 const NOT_YET_PAUSE_MS: i64 = 50;
+/// How often it is said that a restore waits for the same thing.
+const STILL_WAITS_MS: i64 = 5_000;
 
 /// Why a thread cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +103,10 @@ pub struct StreamThread<B> {
     /// has its call made again.
     answers: VecDeque<Answer>,
     written_out_at: Timestamp,
+    /// When the broker is asked again where partitions stand, after it could not tell.
+    ask_again_at: Timestamp,
+    /// When it was last said that it could not.
+    waits_said_at: Option<Timestamp>,
     /// How often every partition was put back to where the broker says it stands.
     rewinds: u64,
     report: Report,
@@ -169,6 +175,8 @@ impl<B: Broker> StreamThread<B> {
         let globals = definitions.iter().map(|d| d.globals.iter().map(|_| GlobalTable::default()).collect()).collect();
         Self {
             written_out_at: parts.clock.now(),
+            ask_again_at: 0,
+            waits_said_at: None,
             hand_over: HandOver::new(&topology, &parts.sub_topologies),
             handed_this_turn: 0,
             topology,
@@ -264,19 +272,19 @@ impl<B: Broker> StreamThread<B> {
     /// How long the broker may keep us waiting: not at all while a transaction is open or work is ready.
     fn patience(&self, wait: Duration) -> Duration {
         let now = self.clock.now();
-        if self.transaction.is_some()
-            || !self.hand_over.is_idle()
-            || self.assigned.values().any(|a| a.state() == TaskState::Created)
-        {
+        if self.transaction.is_some() || !self.hand_over.is_idle() {
             return Duration::ZERO;
         }
+        let unlocated = self.assigned.values().any(|a| a.state() == TaskState::Created);
+        let ask = u64::try_from(self.ask_again_at - now).unwrap_or(0);
+        let ask = if unlocated { Duration::from_millis(ask) } else { wait };
         let deadlines = self.assigned.values().flat_map(|a| &a.tasks).flat_map(|t| &t.stores);
         let next = deadlines.filter_map(|store| store.next_deadline().map(|(at, _)| at)).min();
         let next = next.map_or(wait, |at| Duration::from_millis(u64::try_from(at - now).unwrap_or(0)));
         let calls = if self.in_flight.is_empty() { wait } else { Duration::from_millis(2) };
         let backlog = self.assigned.values().any(|a| !a.backlog.is_empty()) || !self.held.is_empty();
         let backlog = if backlog { Duration::from_millis(NOT_YET_PAUSE_MS.unsigned_abs()) } else { wait };
-        wait.min(next).min(calls).min(backlog)
+        wait.min(next).min(calls).min(backlog).min(ask)
     }
 
     /// Finishes and leaves: commits, writes every store out, gives every partition up.
@@ -344,6 +352,11 @@ impl<B: Broker> StreamThread<B> {
     /// The tasks here and where they are in their life.
     pub fn tasks(&self) -> impl Iterator<Item = (TaskId, TaskState)> {
         self.assigned.values().flat_map(|a| a.tasks.iter().map(|task| (task.id, a.state())))
+    }
+
+    /// Whether the next report has something for the log.
+    pub fn has_notes(&self) -> bool {
+        !self.report.notes.is_empty()
     }
 
     /// Takes what happened since the last call, for metrics and logs.

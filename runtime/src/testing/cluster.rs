@@ -58,6 +58,9 @@ struct State {
     fences_nobody: bool,
     /// A broken broker: it tells standbys that groups have processed everything. For negative controls.
     overstates: bool,
+    /// No partition has a leader.
+    leaderless: bool,
+    asked_in_vain: u64,
 }
 
 /// The cluster; clones share it.
@@ -180,6 +183,17 @@ impl Cluster {
         self.state().overstates = true;
     }
 
+    /// From now on nobody can tell where a partition begins and ends, or everybody can again.
+    pub fn lead(&self, leads: bool) {
+        self.state().leaderless = !leads;
+    }
+
+    /// How often that was asked in vain.
+    #[must_use]
+    pub fn asked_in_vain(&self) -> u64 {
+        self.state().asked_in_vain
+    }
+
     /// Forgets what a member was still to be told: its process is gone, and its open transaction with it.
     pub fn forget(&self, member: usize) {
         let mut state = self.state();
@@ -299,7 +313,11 @@ impl Broker for MemoryBroker {
     }
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, BrokerError> {
-        let state = self.cluster.state();
+        let mut state = self.cluster.state();
+        if state.leaderless {
+            state.asked_in_vain += 1;
+            return Err(BrokerError::Retry("there is no leader".into()));
+        }
         let end = |at| state.logs.get(at).map_or(0, |log| offset_of(log.len()));
         Ok(partitions.iter().map(|at| Bounds { start: 0, end: end(at) }).collect())
     }

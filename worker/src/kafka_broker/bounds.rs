@@ -1,10 +1,10 @@
 //! Where partitions begin and end: asked by a client that sees what is not committed, too. Never reads a record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_runtime::{Bounds, BrokerError, Offset, TopicPartition, Topology};
+use millrace_runtime::{Bounds, BrokerError, Offset, TopicId, TopicPartition, Topology};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -42,11 +42,20 @@ impl BoundsReader {
         let mut distinct = partitions.to_vec();
         distinct.sort_unstable();
         distinct.dedup();
-        let starts = self.offsets_at(&distinct, rdkafka::Offset::Beginning)?;
-        let ends = self.offsets_at(&distinct, rdkafka::Offset::End)?;
+        let ask = |end| self.offsets_at(&distinct, end).inspect_err(|_| self.refresh(&distinct));
+        let starts = ask(rdkafka::Offset::Beginning)?;
+        let ends = ask(rdkafka::Offset::End)?;
         let found: BTreeMap<_, _> =
             distinct.iter().zip(starts.iter().zip(&ends)).map(|(at, (start, end))| (*at, (*start, *end))).collect();
         Ok(partitions.iter().map(|at| Bounds { start: found[at].0, end: found[at].1 }).collect())
+    }
+
+    /// Asks who leads the partitions. The library goes on with what it heard last, also that nobody does: minutes long.
+    fn refresh(&self, partitions: &[TopicPartition]) {
+        let topics: BTreeSet<_> = partitions.iter().map(|at| at.topic).collect();
+        let known = |topic: TopicId| self.consumer.fetch_metadata(Some(&self.names[usize::from(topic.0)]), QUESTION);
+        // A broker that does not answer one will not answer the others.
+        let _ = topics.into_iter().try_for_each(|topic| known(topic).map(drop));
     }
 
     fn offsets_at(&self, partitions: &[TopicPartition], end: rdkafka::Offset) -> Result<Vec<Offset>, BrokerError> {
@@ -77,5 +86,31 @@ impl BoundsReader {
                 found.ok_or_else(|| BrokerError::Retry("bounds of partitions: not all were answered".into()))
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    /// While a partition has no leader the library hears so, and does not ask again by itself.
+    #[test]
+    fn a_leader_that_comes_back_is_found_without_waiting_for_the_metadata_to_grow_old() {
+        let cluster = MockCluster::new(3).unwrap();
+        cluster.create_topic("orders.placed", 4, 3).unwrap();
+        let topology = millrace_runtime::parse(include_str!("../../../topology.toml")).unwrap();
+        let config = KafkaConfig::new(cluster.bootstrap_servers(), "one", 0);
+        let reader = BoundsReader::open(&config, &topology).unwrap();
+        let topic = topology.find_topic("orders.placed").unwrap();
+        let all: Vec<TopicPartition> = (0..4).map(|partition| TopicPartition { topic, partition }).collect();
+        cluster.partition_leader("orders.placed", 2, None).unwrap();
+        let away = reader.of(&all).unwrap_err();
+        assert!(matches!(away, BrokerError::Retry(_)), "{away}");
+        cluster.partition_leader("orders.placed", 2, Some(1)).unwrap();
+        let first = reader.of(&all);
+        let second = reader.of(&all);
+        assert!(first.is_ok() || second.is_ok(), "{first:?} {second:?}");
     }
 }
