@@ -26,7 +26,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord};
 
 const PARTITIONS: i32 = 4;
 const WORDS: usize = 40;
-/// A start or a takeover may take so long on a loaded machine; beyond it, something is stuck.
+/// A start or a takeover may take so long on a loaded machine; when nothing happens for longer, something is stuck.
 const STUCK: Duration = Duration::from_secs(120);
 /// Each instance and the broker are killed once in the short form.
 const SHORT_ROUNDS: usize = 2;
@@ -195,6 +195,20 @@ fn outputs(counted: &Counted) -> usize {
     counted.values().map(Vec::len).sum()
 }
 
+/// How far everything has come: what is in each topic, what of it readers of committed records see, and where the
+/// application stands.
+fn standing(servers: &str) -> String {
+    let topics = ["words", "counts-by-word-repartition", "counts-counts-changelog", "counted"];
+    let all = topics.iter().flat_map(|topic| (0..PARTITIONS).map(move |partition| (*topic, partition)));
+    let lines = all.map(|(topic, partition)| {
+        let end = |isolation| reader(servers, topic, partition, isolation).fetch_watermarks(topic, partition, PATIENCE);
+        let (committed, end) = (end("read_committed"), end("read_uncommitted"));
+        let group = crate::committed(servers, "counts", topic, partition);
+        format!("{topic}/{partition}: {end:?}, of it committed {committed:?}, read by the group up to {group:?}\n")
+    });
+    lines.collect()
+}
+
 /// Waits until so many more counts have come out than there are now.
 fn until_more(servers: &str, more: usize, instances: &[Instance]) {
     let before = outputs(&counted(servers));
@@ -257,12 +271,22 @@ fn a_streams_application_counts_exactly_once_while_it_and_the_broker_are_killed(
     writing.join().expect("it wrote");
     drain(&producer);
     let written = writer.written.load(Ordering::SeqCst);
-    let deadline = Instant::now() + STUCK;
+    let there: usize = (0..PARTITIONS).map(|partition| keyed_to_end(&servers, "words", partition).len()).sum();
+    assert_eq!(there, written, "all that was written is there, and once");
+    let mut deadline = Instant::now() + STUCK;
     let mut last = counted(&servers);
     while outputs(&last) < written {
-        assert!(Instant::now() < deadline, "{} of {written} counted: {:?}", outputs(&last), wrong(&last, written));
+        let faults = || {
+            let errors = instances.iter().map(|one| one.said.errors.lock().expect("no panic").clone());
+            format!("{:?}\n{}{}", wrong(&last, written), standing(&servers), errors.collect::<String>())
+        };
+        assert!(Instant::now() < deadline, "{} of {written} counted: {}", outputs(&last), faults());
         std::thread::sleep(Duration::from_millis(100));
-        last = counted(&servers);
+        let now = counted(&servers);
+        if outputs(&now) > outputs(&last) {
+            deadline = Instant::now() + STUCK;
+        }
+        last = now;
     }
     assert_eq!(wrong(&last, written), Ok(()));
     let metadata = reader(&servers, "words", 0, "read_committed").fetch_metadata(None, PATIENCE).expect("answered");
