@@ -14,7 +14,7 @@ pub(crate) struct Args {
     /// Where Kafka clients connect.
     #[arg(long, default_value = "127.0.0.1:9092", value_name = "ADDR")]
     listen: SocketAddr,
-    /// Where the schema registry answers.
+    /// Where the schema registry answers, and /metrics, /livez and /readyz.
     #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDR")]
     registry_listen: SocketAddr,
     /// Where records are kept.
@@ -24,6 +24,13 @@ pub(crate) struct Args {
     /// until the disk has it).
     #[arg(long, default_value = "process", value_name = "LEVEL")]
     durability: Level,
+    /// Host that clients are told to connect to; the address of --listen unless given.
+    #[arg(long, value_name = "HOST")]
+    advertised_host: Option<String>,
+    /// Listen on addresses that others than this machine can reach. The broker asks nobody who they are: whoever
+    /// reaches it may read, write and delete everything. It warns at every start.
+    #[arg(long)]
+    reachable_from_the_network: bool,
     #[command(subcommand)]
     command: Option<BrokerCommand>,
 }
@@ -54,6 +61,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             listen: args.listen,
             registry_listen: args.registry_listen,
             data_dir: args.data_dir,
+            advertised_host: args.advertised_host,
+            reachable_from_the_network: args.reachable_from_the_network,
             settings: Settings { durability, ..Settings::DEFAULT },
             ..BrokerConfig::default()
         })

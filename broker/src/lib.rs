@@ -52,6 +52,7 @@ mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod inspect;
+mod metrics;
 pub mod planted;
 mod registry;
 mod server;

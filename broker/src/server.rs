@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::core::{Core, Durability, Settings, StorageError};
 use crate::files::FileDisk;
+use crate::metrics;
 use crate::registry;
 use crate::wire::{self, ApiKey, CannotFail, Fault, Faults, Shared};
 
@@ -30,7 +31,7 @@ pub struct BrokerConfig {
     /// on the way, so whoever reaches it may read, write and delete everything. Without this, only loopback addresses
     /// are accepted.
     pub reachable_from_the_network: bool,
-    /// Address of the schema registry; port 0 takes a free one.
+    /// Address of the schema registry, of `/metrics`, `/livez` and `/readyz`; port 0 takes a free one.
     pub registry_listen: SocketAddr,
     /// Folder of all data, created if needed; used by one broker at a time.
     pub data_dir: PathBuf,
@@ -102,11 +103,11 @@ pub enum BrokerError {
     },
     /// An address would let others than this machine in, and nobody has said that they may come.
     #[error(
-        "{0} can be reached from the network, and this broker asks nobody who they are; listen on 127.0.0.1, or set reachable_from_the_network"
+        "{0} can be reached from the network, and this broker asks nobody who they are; listen on 127.0.0.1, or set reachable_from_the_network (--reachable-from-the-network)"
     )]
     NotLoopback(SocketAddr),
     /// Clients cannot connect to the address that is listened on.
-    #[error("{0} is no address a client can connect to; set advertised_host to one")]
+    #[error("{0} is no address a client can connect to; set advertised_host (--advertised-host) to one")]
     NoHost(SocketAddr),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
@@ -314,7 +315,8 @@ async fn serve(config: BrokerConfig, open: Open, stopped: oneshot::Receiver<()>)
         patience: config.patience,
     };
     let connections = wire::accept_connections(open.kafka, open.shared.clone(), limits);
-    let schemas = registry::serve(open.registry, open.schemas);
+    let routes = registry::routes(open.schemas).merge(metrics::routes(open.shared.clone()));
+    let schemas = async move { axum::serve(open.registry, routes).await };
     tokio::select! {
         () = connections => {}
         result = schemas => {

@@ -92,6 +92,7 @@ fn after_a_failed_sync_nothing_is_acknowledged() {
     create(&mut core, "t", &[]);
     sync(&mut core);
     fill(&mut core, "t", 3);
+    assert!(core.keeps_what_is_written());
     let job = core.next_sync().expect("due");
     disk.die_after(0);
     let result = job.run();
@@ -103,6 +104,7 @@ fn after_a_failed_sync_nothing_is_acknowledged() {
     assert_eq!(append(&mut core, 0, "t", &bytes), Err(ErrorCode::KafkaStorageError));
     assert!(core.unsynced_round().is_some() && core.next_sync().is_none());
     assert_eq!(core.init_producer(0, Some("p"), 1000, None), Err(ErrorCode::CoordinatorNotAvailable));
+    assert!(!core.keeps_what_is_written(), "whoever watches is told");
 }
 
 #[test]

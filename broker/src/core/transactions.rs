@@ -121,6 +121,14 @@ impl Transactions {
         self.by_id.keys()
     }
 
+    /// When each transaction began that is not decided.
+    pub(super) fn open_since(&self) -> impl Iterator<Item = i64> {
+        self.by_id.values().filter_map(|transaction| match transaction.state {
+            State::Ongoing { since } => Some(since),
+            _ => None,
+        })
+    }
+
     pub(super) fn view(&self, id: &str) -> Option<TransactionView> {
         self.get(id).map(|transaction| transaction.view(id))
     }

@@ -84,7 +84,48 @@ pub struct TransactionView {
     pub groups: Vec<String>,
 }
 
+/// The broker in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Topics.
+    pub topics: usize,
+    /// Partitions of all topics.
+    pub partitions: usize,
+    /// Partitions whose files were found broken.
+    pub set_aside: usize,
+    /// Bytes of all segments.
+    pub log_bytes: u64,
+    /// Groups, those without members included.
+    pub groups: usize,
+    /// Transactions that are not decided.
+    pub open_transactions: usize,
+    /// When the oldest of them began, milliseconds.
+    pub oldest_transaction: Option<i64>,
+}
+
 impl Core {
+    /// The broker in numbers. Looks at every partition, group and transactional id once.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals { topics: self.topics.len(), groups: self.groups.len(), ..Totals::default() };
+        for partition in self.topics.values().flat_map(|topic| &topic.partitions) {
+            totals.partitions += 1;
+            totals.set_aside += usize::from(partition.log.is_set_aside());
+            totals.log_bytes += partition.log.size();
+        }
+        for since in self.transactions.open_since() {
+            totals.open_transactions += 1;
+            totals.oldest_transaction = Some(totals.oldest_transaction.map_or(since, |oldest| oldest.min(since)));
+        }
+        totals
+    }
+
+    /// Whether the disk has kept all that was written; once it has not, nothing is acknowledged until a new start.
+    #[must_use]
+    pub fn keeps_what_is_written(&self) -> bool {
+        self.may_write().is_ok()
+    }
+
     /// Producers a partition remembers, by id.
     ///
     /// # Errors

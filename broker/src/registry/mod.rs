@@ -11,5 +11,5 @@ mod refused;
 mod routes;
 mod store;
 
-pub(crate) use routes::serve;
+pub(crate) use routes::routes;
 pub(crate) use store::Registry;

@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use super::catalog::{Catalog, Registered, Wanted, Which};
 use super::compatibility::Level;
@@ -28,12 +27,9 @@ const CONTENT_TYPES: [&str; 3] =
 /// Largest body, bytes.
 const MAX_BODY_BYTES: usize = 4 << 20;
 
-/// Serves until the future is dropped.
-pub(crate) async fn serve(listener: TcpListener, registry: Registry) -> std::io::Result<()> {
-    axum::serve(listener, router(Arc::new(registry))).await
-}
-
-fn router(registry: Arc<Registry>) -> Router {
+/// All of it.
+pub(crate) fn routes(registry: Registry) -> Router {
+    let registry = Arc::new(registry);
     let not_found = || async { Refused::Http(404, "Not Found") };
     let not_allowed = || async { Refused::Http(405, "Method Not Allowed") };
     Router::new()

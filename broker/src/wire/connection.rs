@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -74,20 +75,27 @@ pub(crate) async fn accept_connections(listener: TcpListener, shared: Arc<Shared
         };
         while connections.try_join_next().is_some() {}
         let Ok(place) = places.clone().try_acquire_owned() else {
+            shared.counted.refused.fetch_add(1, Relaxed);
             tracing::warn!(limits.connections, "connection refused: too many");
             continue;
         };
         let (shared, memory) = (shared.clone(), memory.clone());
+        shared.counted.connections.fetch_add(1, Relaxed);
         connections.spawn(async move {
             let peer = stream.peer_addr().ok();
             match serve(stream, &shared, limits, &memory).await {
                 Ok(()) => {}
                 Err(Closed::Io(error)) => tracing::debug!(?peer, %error, "connection lost"),
-                Err(Closed::Slow(why)) => tracing::info!(?peer, why, "connection closed"),
+                Err(Closed::Slow(why)) => {
+                    shared.counted.slow.fetch_add(1, Relaxed);
+                    tracing::info!(?peer, why, "connection closed");
+                }
                 Err(Closed::Malformed(what)) => {
+                    shared.counted.malformed.fetch_add(1, Relaxed);
                     tracing::warn!(?peer, %what, "connection closed");
                 }
             }
+            shared.counted.ended.fetch_add(1, Relaxed);
             drop(place);
         });
     }
@@ -119,10 +127,13 @@ async fn serve(
             return Ok(());
         };
         let request = Request::read(buffer.split_to(length).freeze())?;
+        shared.counted.request(request.key);
+        shared.counted.received_bytes.fetch_add(4 + length as u64, Relaxed);
         let Some(response) = respond(shared, request).await? else {
             return Ok(());
         };
         drop(held);
+        shared.counted.sent_bytes.fetch_add(response.len() as u64, Relaxed);
         for piece in response.chunks(STEP_BYTES) {
             let written = timeout(limits.patience, stream.write_all(piece)).await;
             written.map_err(|_| Closed::Slow("an answer was not taken in time"))??;

@@ -15,7 +15,7 @@ mod shape;
 mod shared;
 mod transaction;
 
-pub(crate) use apis::{Request, answer};
+pub(crate) use apis::{APIS, Request, answer};
 pub(crate) use connection::{Limits, accept_connections};
 pub(crate) use faults::Faults;
 pub use faults::{ApiKey, CannotFail, Fault};

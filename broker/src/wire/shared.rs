@@ -9,6 +9,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::faults::Faults;
 use crate::core::{Core, Durability, PartitionKey, Reply, StorageError, Token};
+use crate::metrics::Counted;
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -19,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) host: String,
     /// What is to go wrong.
     pub(crate) faults: Arc<Faults>,
+    /// What has happened so far.
+    pub(crate) counted: Counted,
     /// What an answer must wait for.
     pub(crate) durability: Durability,
     /// Somebody waits for the next sync.
@@ -85,6 +88,7 @@ impl Shared {
             address,
             host,
             faults: Arc::default(),
+            counted: Counted::default(),
             durability,
             sync_wanted: Notify::new(),
             synced,
