@@ -1,6 +1,6 @@
-//! Writes a log of many records straight through the core, then measures how long a start takes and what it needs: after
-//! a clean stop, and after `kill -9` of the example `serve` (built the same way). `storage [RECORDS [BATCH]]`, 10 million
-//! records of 200 B in batches of 20 unless told otherwise; results go to standard output.
+//! Writes many records with a client, then measures how long a start takes and what it needs: after a clean stop, and after
+//! `kill -9` of the example `serve` (built the same way). `storage [RECORDS [BATCH]]`, 10 million records of 200 B in
+//! batches of 20 unless told otherwise; results go to standard output.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
