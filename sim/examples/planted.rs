@@ -50,7 +50,8 @@ fn main() -> std::io::Result<()> {
         &path,
         format!(
             "# Planted defects\n\nWritten by `cargo run --release -p millrace-sim --example planted --features planted`; not by hand. \
-             Each defect\nis planted alone, seeds are run from 1 on, and the first that fails is noted with what failed first.\n\n\
+             Each defect\nis planted alone, seeds are run from 1 on, and the first that fails is noted with what failed first.\n\
+             Whatever changes a seed's run changes these numbers: they are those of the day a row was written.\n\n\
              | defect | seeds needed | found by |\n| --- | --- | --- |\n{}\n",
             table.join("\n")
         ),

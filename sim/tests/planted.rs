@@ -46,3 +46,21 @@ fn planted_defects_are_found() {
     let _ = std::panic::take_hook();
     assert!(missed.is_empty(), "not found within {SEEDS} seeds: {missed:?}");
 }
+
+/// Every row of the table is of a defect there is, and tells that it was found in time.
+#[test]
+fn the_table_tells_of_each_of_its_defects_that_it_was_found() {
+    let table = include_str!("../../tests/planted-defects.md");
+    let rows: Vec<(&str, &str)> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(name, rest)| (name, rest.split(' ').next().unwrap_or_default()))
+        .collect();
+    let all: Vec<String> = Defect::all().into_iter().map(Defect::name).collect();
+    let strangers: Vec<_> = rows.iter().filter(|(name, _)| !all.iter().any(|known| known == name)).collect();
+    assert!(strangers.is_empty(), "there are no such defects: {strangers:?}");
+    let found = |seeds: &str| seeds.parse().is_ok_and(|seeds: u64| seeds <= 2_000);
+    let missed: Vec<_> = rows.iter().filter(|(_, seeds)| !found(seeds)).collect();
+    assert!(missed.is_empty(), "not found: {missed:?}");
+    assert!(rows.len() >= 25, "{} rows", rows.len());
+}
