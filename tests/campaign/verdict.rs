@@ -129,7 +129,8 @@ fn audit(ground: &mut Ground, orders: usize, wrongs: &mut Vec<String>) -> Value 
         auditor.kill();
         Process::start(ground.dir(), "audit-open", &common).until_it_ends(DRAIN)
     };
-    let report: Value = said.find('{').and_then(|at| serde_json::from_str(&said[at..]).ok()).unwrap_or_default();
+    // It stands behind whatever the auditor had to log, whose lines begin with a brace, too.
+    let report: Value = said.find("{\n").and_then(|at| serde_json::from_str(&said[at..]).ok()).unwrap_or_default();
     if code != Some(0) {
         let broken = report["promises"].as_array().into_iter().flatten().filter(|verdict| verdict["holds"] != true);
         wrongs.extend(broken.map(|verdict| format!("a promise does not hold: {verdict}")));
