@@ -40,6 +40,10 @@ use millrace_runtime::{BackgroundJob, Disk, Storage, StorageError};
 
 /// The first line of `stores/format`.
 const FORMAT: &str = "millrace-state 1";
+/// Why a directory cannot be opened that somebody else has.
+const USED: &str = "another process uses this state directory; give each a `--data-dir` of its own, or end the other";
+/// How often, 10 ms apart, sled's own lock is looked at before it counts as another process's.
+const LOOKS: u32 = 200;
 /// The tree that holds when each store was last written.
 const WRITTEN: &str = "\u{0}written";
 
@@ -81,7 +85,8 @@ struct Inner {
     holds: Mutex<HashMap<String, Weak<Hold>>>,
     jobs: Option<Sender<BackgroundJob>>,
     worker: Option<thread::JoinHandle<()>>,
-    _lock: File,
+    /// The last field, so that it is given up after everything of sled.
+    lock: Lock,
 }
 
 impl StateDirectory {
@@ -94,11 +99,11 @@ impl StateDirectory {
         let failed = |reason: String| StorageError::Unavailable { store: path.display().to_string(), reason };
         make_private(&path).map_err(|error| failed(error.to_string()))?;
         let lock = File::create(path.join("lock")).map_err(|error| failed(error.to_string()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(failed("another process uses this state directory".into())),
+        let lock = match lock.try_lock() {
+            Ok(()) => Lock(lock),
+            Err(TryLockError::WouldBlock) => return Err(failed(USED.into())),
             Err(TryLockError::Error(error)) => return Err(failed(error.to_string())),
-        }
+        };
         let mut aside = 0;
         let (db, written) = loop {
             match open_guarded(&settings) {
@@ -133,7 +138,7 @@ impl StateDirectory {
             holds: Mutex::default(),
             jobs: Some(jobs),
             worker: Some(worker),
-            _lock: lock,
+            lock,
         })))
     }
 
@@ -155,6 +160,18 @@ impl StateDirectory {
         let oldest =
             now_ms().saturating_sub(u64::try_from(self.0.settings.tombstone_retention.as_millis()).unwrap_or(u64::MAX));
         known.is_some_and(|at| at < oldest)
+    }
+}
+
+/// The lock of a directory, given up when it is dropped. Closing the file alone would leave it to a process that is just
+/// being started: that has a copy of every open file until it runs its own program, and the lock lasts as long as any copy.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::error!(%error, "giving up the lock of the state directory");
+        }
     }
 }
 
@@ -337,6 +354,9 @@ fn open_guarded(settings: &StateSettings) -> Result<(sled::Db, sled::Tree), Trus
         }
         Err(error) => return Err(io(error)),
     }
+    if !unlocked(&stores.join("sled/db")).map_err(io)? {
+        return Err(Trust::Unavailable(USED.into()));
+    }
     let config =
         sled::Config::new().path(stores.join("sled")).cache_capacity(settings.cache_bytes).flush_every_ms(None);
     let opening = thread::Builder::new().name("state-open".into()).spawn(move || {
@@ -352,6 +372,24 @@ fn open_guarded(settings: &StateSettings) -> Result<(sled::Db, sled::Tree), Trus
             Class::Unavailable => Err(Trust::Unavailable(error.to_string())),
         },
     }
+}
+
+/// Waits until nobody has sled's file locked, for at most two seconds. Sled's lock of before may last a little longer than
+/// its database (see [`Lock`]), and sled says of a lock what it says of damage.
+fn unlocked(file: &Path) -> io::Result<bool> {
+    let file = match File::open(file) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    for _ in 0..LOOKS {
+        match file.try_lock() {
+            Ok(()) => return file.unlock().map(|()| true),
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 /// Renames the stores aside and forgets the oldest ones beyond those kept.
@@ -432,4 +470,38 @@ fn unavailable(error: StorageError) -> StorageError {
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A process that is started has, until it runs its own program, a copy of every file this one has open.
+    #[test]
+    fn a_copy_of_the_lock_s_file_does_not_keep_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(StateSettings::new(dir.path())).unwrap();
+        let copy = state.0.lock.0.try_clone().unwrap();
+        drop(state);
+        let again = StateDirectory::open(StateSettings::new(dir.path())).unwrap();
+        assert_eq!(again.set_aside(), 0);
+        drop(copy);
+    }
+
+    #[test]
+    fn stores_that_are_locked_are_not_called_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || StateDirectory::open(StateSettings::new(dir.path()));
+        drop(open().unwrap());
+        let other = File::open(dir.path().join("stores/sled/db")).unwrap();
+        other.lock().unwrap();
+        assert!(matches!(open(), Err(StorageError::Unavailable { reason, .. }) if reason == USED));
+        let release = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(other);
+        });
+        assert_eq!(open().unwrap().set_aside(), 0, "it waits for one that ends");
+        release.join().unwrap();
+    }
 }
