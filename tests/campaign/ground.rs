@@ -227,6 +227,24 @@ impl Ground {
         }
     }
 
+    /// Keeps what Kafka has to say of a standstill: its logs, its own topics, and the transactions it knows.
+    pub fn keep_kafka(&self) {
+        for (number, kafka) in self.kafka.iter().enumerate() {
+            if let Err(error) = kafka.keep(&self.dir.join(format!("kafka-{}", number + 1))) {
+                say(&format!("node {}: what it has cannot all be kept: {error}", number + 1));
+            }
+        }
+        let listed = self.kafka[0]
+            .tool("org.apache.kafka.tools.TransactionsCommand")
+            .args(["--bootstrap-server", &self.direct(), "list"])
+            .output()
+            .map(|output| [output.stdout, output.stderr].concat());
+        let kept = listed.and_then(|listed| std::fs::write(self.dir.join("kafka-transactions"), listed));
+        if let Err(error) = kept {
+            say(&format!("the list of transactions cannot be kept: {error}"));
+        }
+    }
+
     /// Ends everything but Kafka, registry and provider, whose word the audit needs.
     pub fn stop_workers(&mut self) {
         for role in [self.workers(), vec![Role::Ingress, Role::Warehouse]].concat() {

@@ -126,6 +126,7 @@ fn audit(ground: &mut Ground, orders: usize, wrongs: &mut Vec<String>) -> Value 
         auditor.until_it_ends(Duration::from_secs(1))
     } else {
         wrongs.push(format!("not every order has ended {DRAIN:?} after all was healed"));
+        ground.keep_kafka();
         auditor.kill();
         Process::start(ground.dir(), "audit-open", &common).until_it_ends(DRAIN)
     };

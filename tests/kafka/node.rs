@@ -201,6 +201,30 @@ impl ApacheKafka {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
+    /// Copies what all its launches wrote, and its own topics of transactions and positions, into a new folder.
+    ///
+    /// # Errors
+    /// When they cannot be read or written.
+    pub fn keep(&self, to: &Path) -> io::Result<()> {
+        fs::create_dir_all(to)?;
+        for number in 1..=self.launches {
+            let log = format!("kafka-{number}.log");
+            fs::copy(self.dir.join(&log), to.join(&log))?;
+        }
+        for partition in fs::read_dir(self.dir.join("data"))? {
+            let partition = partition?;
+            let name = partition.file_name();
+            if name.to_string_lossy().starts_with("__") && partition.path().is_dir() {
+                fs::create_dir_all(to.join(&name))?;
+                for file in fs::read_dir(partition.path())? {
+                    let file = file?;
+                    fs::copy(file.path(), to.join(&name).join(file.file_name()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn start_on(found: Found, jvm: &'static [&'static str]) -> Self {
         let began = Instant::now();
         let ports = free_ports();
