@@ -20,6 +20,18 @@ pub(crate) struct FileDisk {
     lock: Option<File>,
 }
 
+impl Drop for FileDisk {
+    /// Gives the folder up. Closing the file alone would leave the lock to a process that is just being started, which has a
+    /// copy of every open file until it runs its own program.
+    fn drop(&mut self) {
+        if let Some(lock) = &self.lock
+            && let Err(error) = lock.unlock()
+        {
+            tracing::error!(folder = %self.root.display(), %error, "giving up the lock of the broker's folder");
+        }
+    }
+}
+
 impl FileDisk {
     /// Takes `root`, creating it if needed. `None` if another broker has it.
     pub(crate) fn lock(root: &Path) -> io::Result<Option<Self>> {
@@ -157,5 +169,22 @@ impl Disk for FileDisk {
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         absent_is_fine(File::open(self.root.join(dir)).and_then(|dir| dir.sync_all()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_lock_s_file_does_not_keep_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FileDisk::lock(dir.path()).unwrap().unwrap();
+        assert!(FileDisk::lock(dir.path()).unwrap().is_none());
+        let copy = disk.lock.as_ref().unwrap().try_clone().unwrap();
+        drop(disk);
+        assert!(FileDisk::lock(dir.path()).unwrap().is_some());
+        drop(copy);
     }
 }

@@ -86,7 +86,7 @@ struct Inner {
     jobs: Option<Sender<BackgroundJob>>,
     worker: Option<thread::JoinHandle<()>>,
     /// The last field, so that it is given up after everything of sled.
-    lock: Lock,
+    _lock: Lock,
 }
 
 impl StateDirectory {
@@ -138,7 +138,7 @@ impl StateDirectory {
             holds: Mutex::default(),
             jobs: Some(jobs),
             worker: Some(worker),
-            lock,
+            _lock: lock,
         })))
     }
 
@@ -482,7 +482,7 @@ mod tests {
     fn a_copy_of_the_lock_s_file_does_not_keep_the_directory() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(StateSettings::new(dir.path())).unwrap();
-        let copy = state.0.lock.0.try_clone().unwrap();
+        let copy = state.0._lock.0.try_clone().unwrap();
         drop(state);
         let again = StateDirectory::open(StateSettings::new(dir.path())).unwrap();
         assert_eq!(again.set_aside(), 0);
