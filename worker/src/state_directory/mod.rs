@@ -1,4 +1,4 @@
-//! The stores of one process on disk: one sled database, one tree per store. Owns the rule that what cannot be trusted
+//! The stores of one process on disk: one sled database, one tree per store, in it the store's [`runs`]. Owns the rule that what cannot be trusted
 //! is set aside and made anew, because every store can be rebuilt from its topics; never decides when to write.
 //!
 //! ```text
@@ -25,6 +25,10 @@
 //!   but written here it would stand among states of other positions. A copy never gets a store that a task has.
 //! - `flush_async` is never used: it is known to deadlock.
 
+mod block;
+mod filter;
+mod runs;
+
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -38,8 +42,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use millrace_runtime::{BackgroundJob, Disk, Storage, StorageError};
 
+use self::runs::Runs;
+
 /// The first line of `stores/format`.
-const FORMAT: &str = "millrace-state 1";
+const FORMAT: &str = "millrace-state 2";
 /// Why a directory cannot be opened that somebody else has.
 const USED: &str = "another process uses this state directory; give each a `--data-dir` of its own, or end the other";
 /// How often, 10 ms apart, sled's own lock is looked at before it counts as another process's.
@@ -83,6 +89,8 @@ struct Inner {
     written: sled::Tree,
     set_aside: AtomicU64,
     holds: Mutex<HashMap<String, Weak<Hold>>>,
+    /// The stores that somebody has open.
+    stores: Mutex<HashMap<String, Weak<Runs>>>,
     jobs: Option<Sender<BackgroundJob>>,
     worker: Option<thread::JoinHandle<()>>,
     /// The last field, so that it is given up after everything of sled.
@@ -136,6 +144,7 @@ impl StateDirectory {
             written,
             set_aside: AtomicU64::new(aside),
             holds: Mutex::default(),
+            stores: Mutex::default(),
             jobs: Some(jobs),
             worker: Some(worker),
             _lock: lock,
@@ -203,18 +212,28 @@ impl StateDirectory {
         Some(hold)
     }
 
-    fn open_tree(&self, name: &str, hold: Arc<Hold>) -> Result<Arc<dyn Disk>, StorageError> {
-        let open = || guard(name, || self.0.db.open_tree(name));
-        let tree = match open() {
-            Ok(tree) => tree,
+    /// The runs of a store, shared by all who have it open: a task that has lost it may go on reading.
+    fn runs(&self, name: &str) -> Result<Arc<Runs>, StorageError> {
+        let mut stores = self.0.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runs) = stores.get(name).and_then(Weak::upgrade) {
+            return Ok(runs);
+        }
+        let open = || guard(name, || Runs::open(self.0.db.open_tree(name)?));
+        let runs = match open() {
             Err(StorageError::Corrupt { reason, .. }) => {
                 self.0.set_aside.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(store = name, %reason, "the store cannot be trusted; it is rebuilt from its topics");
-                guard(name, || self.0.db.drop_tree(name)).and_then(|_| open()).map_err(unavailable)?
+                guard(name, || self.0.db.drop_tree(name)).and_then(|_| open()).map_err(unavailable)
             }
-            Err(error) => return Err(error),
+            opened => opened,
         };
-        let store = TreeStore { name: name.to_owned(), tree, written: self.0.written.clone(), hold };
+        let runs = Arc::new(runs?);
+        stores.insert(name.to_owned(), Arc::downgrade(&runs));
+        Ok(runs)
+    }
+
+    fn open_store(&self, name: &str, hold: Arc<Hold>) -> Result<Arc<dyn Disk>, StorageError> {
+        let store = RunStore { name: name.to_owned(), runs: self.runs(name)?, written: self.0.written.clone(), hold };
         if self.is_old(name) {
             self.0.set_aside.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(store = name, "the store is older than its topics keep deletions; it is rebuilt from them");
@@ -227,11 +246,11 @@ impl StateDirectory {
 impl Storage for StateDirectory {
     fn open(&self, name: &str) -> Result<Arc<dyn Disk>, StorageError> {
         let hold = self.hold(name, Holder::Task).expect("a task is given every store");
-        self.open_tree(name, hold)
+        self.open_store(name, hold)
     }
 
     fn open_copy(&self, name: &str) -> Result<Option<Arc<dyn Disk>>, StorageError> {
-        self.hold(name, Holder::Copy).map(|hold| self.open_tree(name, hold)).transpose()
+        self.hold(name, Holder::Copy).map(|hold| self.open_store(name, hold)).transpose()
     }
 
     fn in_background(&self, job: BackgroundJob) {
@@ -263,15 +282,16 @@ impl Drop for Inner {
     }
 }
 
-/// One tree. The engine writes keys and values of its own; the time of the last write stands in a tree beside.
-struct TreeStore {
+/// One store as one holder has it. The engine writes keys and values of its own; the time of the last write stands in a
+/// tree beside.
+struct RunStore {
     name: String,
-    tree: sled::Tree,
+    runs: Arc<Runs>,
     written: sled::Tree,
     hold: Arc<Hold>,
 }
 
-impl TreeStore {
+impl RunStore {
     /// A call of sled that changes nothing.
     fn read<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StorageError> {
         if self.hold.by == Holder::Task {
@@ -291,13 +311,13 @@ impl TreeStore {
     }
 }
 
-impl Disk for TreeStore {
+impl Disk for RunStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.read(|| self.tree.get(key)).map(|found| found.map(|value| value.to_vec()))
+        self.read(|| self.runs.get(key))
     }
 
     fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StorageError> {
-        let mut entries = self.tree.range(from..);
+        let mut entries = self.read(|| Ok(self.runs.scan(from)))?;
         loop {
             // Only sled is guarded: what the engine does with an entry is its own affair.
             match self.read(|| entries.next().transpose())? {
@@ -308,16 +328,8 @@ impl Disk for TreeStore {
     }
 
     fn write(&self, batch: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StorageError> {
-        let mut all = sled::Batch::default();
-        for (key, value) in batch {
-            match value {
-                Some(value) => all.insert(key, value),
-                None => all.remove(key),
-            }
-        }
         self.unless_taken(|| {
-            self.tree.apply_batch(all)?;
-            self.tree.flush()?;
+            self.runs.write(batch)?;
             // After the batch: a time that is too early only costs a rebuild.
             self.written.insert(&self.name, &now_ms().to_be_bytes()).map(drop)
         })
@@ -325,9 +337,8 @@ impl Disk for TreeStore {
 
     fn clear(&self) -> Result<(), StorageError> {
         self.unless_taken(|| {
-            self.tree.clear()?;
-            self.written.remove(&self.name)?;
-            self.tree.flush().map(drop)
+            self.runs.clear()?;
+            self.written.remove(&self.name).map(drop)
         })
     }
 }
