@@ -31,36 +31,18 @@ impl Wire {
         let Some(value) = record.value else {
             return Err(Failure::poison(format!("a tombstone on {}, where every record has a value", record.topic)));
         };
-        self.decode(record.topic, value)
+        self.codec.decode(value).map_err(|error| unreadable(record.topic, T::NAME, &error))
     }
 
-    /// The record's value as a `T`, and its bare datum.
+    /// The bare datum of the record's value, as `T`'s own schema writes it: for [`fields`], which looks through it.
     ///
     /// # Errors
     /// As [`Wire::read`].
-    pub(crate) fn read_with_datum<'a, T: AvroRecord>(
-        &self,
-        record: &Record<'a>,
-    ) -> Result<(T, Cow<'a, [u8]>), Failure> {
-        let read: T = self.read(record)?;
-        let own = self.codec.id_of::<T>().to_be_bytes();
-        let datum = match record.value.and_then(|value| value.split_at_checked(FRAME)) {
-            Some(([0, id @ ..], datum)) if *id == own => Cow::Borrowed(datum),
-            _ => {
-                let mut datum = Vec::new();
-                read.encode_datum(&mut datum);
-                Cow::Owned(datum)
-            }
+    pub(crate) fn datum<'a, T: AvroRecord>(&self, record: &Record<'a>) -> Result<Cow<'a, [u8]>, Failure> {
+        let Some(value) = record.value else {
+            return Err(Failure::poison(format!("a tombstone on {}, where every record has a value", record.topic)));
         };
-        Ok((read, datum))
-    }
-
-    /// A value of a topic as a `T`.
-    ///
-    /// # Errors
-    /// As [`Wire::read`].
-    pub(crate) fn decode<T: AvroRecord>(&self, topic: &str, value: &[u8]) -> Result<T, Failure> {
-        self.codec.decode(value).map_err(|error| unreadable(topic, T::NAME, &error))
+        self.codec.datum::<T>(value).map_err(|error| unreadable(record.topic, T::NAME, &error))
     }
 
     /// Emits `value` to `topic`.
@@ -86,7 +68,11 @@ impl Wire {
             None => Ok(Change::Delete),
             // A record this step is only just writing: its bytes are our own datum behind the frame.
             Some(value) if record.offset < 0 => Ok(Change::Put(value.get(FRAME..).unwrap_or_default().to_vec())),
-            Some(_) => Ok(Change::Put(wire.read_with_datum::<T>(record)?.1.into_owned())),
+            Some(_) => {
+                let datum = wire.datum::<T>(record)?;
+                fields::<T>(record.topic, &datum)?;
+                Ok(Change::Put(datum.into_owned()))
+            }
         });
         TableDefinition { topic, fold }
     }
@@ -95,6 +81,14 @@ impl Wire {
 /// The format of a store that [`Wire::latest`] fills: see [`millrace_runtime::StoreDefinition::format`].
 pub(crate) fn latest_format<T: AvroRecord>() -> String {
     format!("datum {}", T::schema_fingerprint())
+}
+
+/// The fields of a datum that came from a topic, for who needs some of them only.
+///
+/// # Errors
+/// [`Failure::Poison`] when it is not the datum of a `T`.
+pub(crate) fn fields<'a, T: AvroRecord>(topic: &str, datum: &'a [u8]) -> Result<T::Fields<'a>, Failure> {
+    T::fields(datum).map_err(|error| unreadable(topic, T::NAME, &error))
 }
 
 fn unreadable(topic: &str, name: &str, error: &DecodeError) -> Failure {

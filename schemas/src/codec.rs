@@ -1,19 +1,20 @@
 //! Between records and the bytes on topics. Owns the framing (a zero byte, the schema's id, the datum) and what is known
 //! of schema ids; never does I/O: ids it does not know are wanted, and somebody else teaches them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::datum::Datum;
+use crate::datum::Split;
 use crate::error::{DecodeError, EncodeError, MAX_RECORD_BYTES};
 use crate::topics::{TOPICS, Topic};
 use crate::writer::Writer;
 
 /// A record that is on a topic. Only types of this crate are.
-pub trait AvroRecord: Datum {
+pub trait AvroRecord: Split {
     /// The record's name, such as `OrderPlaced`.
     const NAME: &'static str;
     /// The one topic that carries it.
@@ -43,6 +44,22 @@ pub trait AvroRecord: Datum {
     /// [`DecodeError::Malformed`]; `input` is then anywhere.
     fn decode_datum(input: &mut &[u8]) -> Result<Self, DecodeError> {
         Self::read(input).map_err(|fault| DecodeError::malformed(Self::NAME, *fault))
+    }
+
+    /// The fields of the one record that is the whole of `datum`, which must be written with exactly this schema. Refuses what
+    /// [`AvroRecord::decode_datum`] refuses and allocates nothing: for who needs some of the fields.
+    ///
+    /// # Errors
+    /// [`DecodeError::Malformed`] or [`DecodeError::TrailingBytes`].
+    fn fields(mut datum: &[u8]) -> Result<Self::Fields<'_>, DecodeError> {
+        let fields = Self::split(&mut datum).map_err(|fault| DecodeError::malformed(Self::NAME, *fault))?;
+        nothing_left::<Self>(datum)?;
+        Ok(fields)
+    }
+
+    /// Appends the datum that has these fields.
+    fn encode_fields(fields: &Self::Fields<'_>, out: &mut Vec<u8>) {
+        Self::join(fields, out);
     }
 
     /// The record as plain JSON: field names as in the schema, enums as symbols, null for what is not there.
@@ -145,6 +162,19 @@ impl Codec {
     /// # Errors
     /// See [`DecodeError`]. On [`DecodeError::UnknownSchema`] the id is wanted from then on: see [`Codec::wanted`].
     pub fn decode<T: AvroRecord>(&self, bytes: &[u8]) -> Result<T, DecodeError> {
+        let datum = self.datum::<T>(bytes)?;
+        let mut rest = &*datum;
+        let record = T::decode_datum(&mut rest)?;
+        nothing_left::<T>(rest)?;
+        Ok(record)
+    }
+
+    /// The datum in the bytes of a record, as `T`'s own schema writes it: as it stands there, or resolved from another
+    /// version. It has not been looked through: [`AvroRecord::fields`] and [`AvroRecord::decode_datum`] do.
+    ///
+    /// # Errors
+    /// As [`Codec::decode`].
+    pub fn datum<'a, T: AvroRecord>(&self, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, DecodeError> {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(DecodeError::TooLarge { bytes: bytes.len() });
         }
@@ -153,13 +183,13 @@ impl Codec {
         };
         let id = u32::from_be_bytes(*id);
         if id == self.id_of::<T>() {
-            return whole(datum);
+            return Ok(Cow::Borrowed(datum));
         }
         let writer = self.writer(T::NAME, id)?;
         if writer.writes_as(T::POSITION) {
-            return whole(datum);
+            return Ok(Cow::Borrowed(datum));
         }
-        whole(&writer.resolve::<T>(id, datum)?)
+        writer.resolve::<T>(id, datum).map(Cow::Owned)
     }
 
     /// Ids that were seen and are not known, ascending: fetch them and [`Codec::learn`] them.
@@ -214,10 +244,9 @@ impl Codec {
     }
 }
 
-/// The one record that is the whole datum.
-fn whole<T: AvroRecord>(mut datum: &[u8]) -> Result<T, DecodeError> {
-    let record = T::decode_datum(&mut datum)?;
-    if datum.is_empty() { Ok(record) } else { Err(DecodeError::TrailingBytes { record: T::NAME, bytes: datum.len() }) }
+/// A record must be the whole datum.
+fn nothing_left<T: AvroRecord>(rest: &[u8]) -> Result<(), DecodeError> {
+    if rest.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes { record: T::NAME, bytes: rest.len() }) }
 }
 
 /// The record in the bytes from a topic, as plain JSON: field names as in the schema, enums as symbols, null for what is

@@ -1,6 +1,8 @@
 //! Avro's binary form of the shapes that records are made of, and their plain JSON form. Owns bytes and bounds: every
 //! length is checked against the bytes that are left before anything is allocated. Never knows a schema id or a topic.
 
+use std::marker::PhantomData;
+
 use serde_json::Value;
 
 /// Why bytes or JSON are not a value of a type, and where in it.
@@ -43,6 +45,8 @@ pub trait Datum: Sized {
     fn write(&self, out: &mut Vec<u8>);
     /// Takes one value off the front of `input`.
     fn read(input: &mut &[u8]) -> Read<Self>;
+    /// Passes over one value at the front of `input`; refuses what [`Datum::read`] refuses.
+    fn skip(input: &mut &[u8]) -> Read<()>;
     /// The value as plain JSON.
     fn json(&self) -> Value;
     /// The value of plain JSON.
@@ -53,6 +57,68 @@ pub trait Datum: Sized {
     /// Some value, made from choices.
     #[cfg(test)]
     fn made(choices: &mut crate::tests::Choices) -> Self;
+}
+
+/// A record whose fields can be told apart without making anything of them.
+pub trait Split: Datum {
+    /// Its fields, each a [`Field`] of the same name.
+    type Fields<'a>;
+    /// Takes one record off the front of `input`; refuses what [`Datum::read`] refuses.
+    fn split<'a>(input: &mut &'a [u8]) -> Read<Self::Fields<'a>>;
+    /// Appends the binary form.
+    fn join(fields: &Self::Fields<'_>, out: &mut Vec<u8>);
+}
+
+/// A field of a datum, as it stands there: looked through, and read only when it is asked for.
+#[derive(Debug)]
+pub struct Field<'a, T> {
+    bytes: &'a [u8],
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Field<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Field<'_, T> {}
+
+impl<'a, T: Datum> Field<'a, T> {
+    /// Takes the field off the front of `input`; refuses what [`Datum::read`] refuses.
+    pub(crate) fn take(input: &mut &'a [u8]) -> Read<Self> {
+        let all = *input;
+        T::skip(input)?;
+        Ok(Self { bytes: &all[..all.len() - input.len()], of: PhantomData })
+    }
+
+    /// Its value.
+    pub fn get(self) -> T {
+        T::read(&mut &*self.bytes).expect("it was looked through when it was taken")
+    }
+
+    /// Its binary form.
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+impl<'a> Field<'a, String> {
+    /// The binary form of no text.
+    pub const EMPTY: Self = Self { bytes: &[0], of: PhantomData };
+
+    /// Its value, borrowed.
+    pub fn text(self) -> &'a str {
+        read_text(&mut &*self.bytes).expect("it was looked through when it was taken")
+    }
+}
+
+impl<'a> Field<'a, Option<String>> {
+    /// Its value, borrowed.
+    pub fn text(self) -> Option<&'a str> {
+        let (branch, mut text) = self.bytes.split_first().expect("it was looked through when it was taken");
+        (*branch != 0).then(|| read_text(&mut text).expect("it was looked through when it was taken"))
+    }
 }
 
 fn take<'a>(input: &mut &'a [u8], bytes: usize) -> Read<&'a [u8]> {
@@ -97,6 +163,11 @@ fn read_length(input: &mut &[u8]) -> Read<usize> {
     }
 }
 
+fn read_text<'a>(input: &mut &'a [u8]) -> Read<&'a str> {
+    let length = read_length(input)?;
+    std::str::from_utf8(take(input, length)?).map_err(|error| Fault::new(error.to_string()))
+}
+
 /// Appends the position of an enum's symbol.
 pub(crate) fn write_symbol(position: usize, out: &mut Vec<u8>) {
     write_long(position as i64, out);
@@ -118,6 +189,9 @@ impl Datum for i64 {
     }
     fn read(input: &mut &[u8]) -> Read<Self> {
         read_long(input)
+    }
+    fn skip(input: &mut &[u8]) -> Read<()> {
+        read_long(input).map(drop)
     }
     fn json(&self) -> Value {
         (*self).into()
@@ -143,6 +217,9 @@ impl Datum for i32 {
     fn read(input: &mut &[u8]) -> Read<Self> {
         let value = read_long(input)?;
         Self::try_from(value).map_err(|_| Fault::new(format!("is {value}, more than 32 bits")))
+    }
+    fn skip(input: &mut &[u8]) -> Read<()> {
+        Self::read(input).map(drop)
     }
     fn json(&self) -> Value {
         (*self).into()
@@ -174,6 +251,9 @@ impl Datum for bool {
             other => Err(Fault::new(format!("is neither false nor true but {other:?}"))),
         }
     }
+    fn skip(input: &mut &[u8]) -> Read<()> {
+        Self::read(input).map(drop)
+    }
     fn json(&self) -> Value {
         (*self).into()
     }
@@ -197,9 +277,10 @@ impl Datum for String {
         out.extend_from_slice(self.as_bytes());
     }
     fn read(input: &mut &[u8]) -> Read<Self> {
-        let length = read_length(input)?;
-        let text = std::str::from_utf8(take(input, length)?).map_err(|error| Fault::new(error.to_string()))?;
-        Ok(text.to_owned())
+        read_text(input).map(str::to_owned)
+    }
+    fn skip(input: &mut &[u8]) -> Read<()> {
+        read_text(input).map(drop)
     }
     fn json(&self) -> Value {
         self.as_str().into()
@@ -236,6 +317,13 @@ impl<T: Datum> Datum for Option<T> {
             branch => Err(Fault::new(format!("has branch {branch} of a union of 2"))),
         }
     }
+    fn skip(input: &mut &[u8]) -> Read<()> {
+        match read_long(input)? {
+            0 => Ok(()),
+            1 => T::skip(input),
+            branch => Err(Fault::new(format!("has branch {branch} of a union of 2"))),
+        }
+    }
     fn json(&self) -> Value {
         self.as_ref().map_or(Value::Null, Datum::json)
     }
@@ -250,6 +338,22 @@ impl<T: Datum> Datum for Option<T> {
     fn made(choices: &mut crate::tests::Choices) -> Self {
         (choices.below(2) == 1).then(|| T::made(choices))
     }
+}
+
+/// How many elements the next block of an array has; none at its end.
+fn read_block<T: Datum>(input: &mut &[u8]) -> Read<Option<usize>> {
+    let count = read_long(input)?;
+    if count == 0 {
+        return Ok(None);
+    }
+    if count < 0 {
+        read_length(input)?;
+    }
+    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    if wanted > input.len() / T::MIN_BYTES {
+        return Err(Fault::new(format!("announces {wanted} elements, but {} bytes are left", input.len())));
+    }
+    Ok(Some(wanted))
 }
 
 /// An array: blocks of a count and that many elements, up to a count of 0. A negative count is followed by the block's
@@ -267,23 +371,23 @@ impl<T: Datum> Datum for Vec<T> {
     }
     fn read(input: &mut &[u8]) -> Read<Self> {
         let mut elements = Vec::new();
-        loop {
-            let count = read_long(input)?;
-            if count == 0 {
-                return Ok(elements);
-            }
-            if count < 0 {
-                read_length(input)?;
-            }
-            let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
-            if wanted > input.len() / T::MIN_BYTES {
-                return Err(Fault::new(format!("announces {wanted} elements, but {} bytes are left", input.len())));
-            }
-            elements.reserve(wanted);
-            for _ in 0..wanted {
+        while let Some(block) = read_block::<T>(input)? {
+            elements.reserve(block);
+            for _ in 0..block {
                 elements.push(T::read(input).map_err(|fault| fault.at(elements.len()))?);
             }
         }
+        Ok(elements)
+    }
+    fn skip(input: &mut &[u8]) -> Read<()> {
+        let mut passed = 0;
+        while let Some(block) = read_block::<T>(input)? {
+            for _ in 0..block {
+                T::skip(input).map_err(|fault| fault.at(passed))?;
+                passed += 1;
+            }
+        }
+        Ok(())
     }
     fn json(&self) -> Value {
         self.iter().map(Datum::json).collect()

@@ -49,6 +49,11 @@ macro_rules! record {
                 )+ })
             }
 
+            fn skip(input: &mut &[u8]) -> $crate::datum::Read<()> {
+                $( <$type as $crate::datum::Datum>::skip(input).map_err(|fault| fault.within(stringify!($field)))?; )+
+                Ok(())
+            }
+
             fn json(&self) -> serde_json::Value {
                 let mut object = serde_json::Map::new();
                 $( object.insert(stringify!($field).to_owned(), $crate::datum::Datum::json(&self.$field)); )+
@@ -85,6 +90,26 @@ macro_rules! record {
                 Self { $( $field: <$type as $crate::datum::Datum>::made(choices), )+ }
             }
         }
+
+        const _: () = {
+            /// The fields as they stand in a datum.
+            #[derive(Clone, Copy, Debug)]
+            pub struct Fields<'a> { $( $(#[$meaning])* pub $field: $crate::datum::Field<'a, $type>, )+ }
+
+            impl $crate::datum::Split for $name {
+                type Fields<'a> = Fields<'a>;
+
+                fn split<'a>(input: &mut &'a [u8]) -> $crate::datum::Read<Fields<'a>> {
+                    Ok(Fields { $(
+                        $field: $crate::datum::Field::take(input).map_err(|fault| fault.within(stringify!($field)))?,
+                    )+ })
+                }
+
+                fn join(fields: &Fields<'_>, out: &mut Vec<u8>) {
+                    $( out.extend_from_slice(fields.$field.bytes()); )+
+                }
+            }
+        };
     };
 }
 
@@ -144,6 +169,10 @@ macro_rules! symbols {
 
             fn read(input: &mut &[u8]) -> $crate::datum::Read<Self> {
                 $crate::datum::read_symbol(input, Self::ALL.len()).map(|position| Self::ALL[position])
+            }
+
+            fn skip(input: &mut &[u8]) -> $crate::datum::Read<()> {
+                $crate::datum::read_symbol(input, Self::ALL.len()).map(drop)
             }
 
             fn json(&self) -> serde_json::Value {

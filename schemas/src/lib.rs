@@ -39,6 +39,7 @@ pub mod registry;
 pub mod topics;
 
 pub use codec::{AvroRecord, Codec, decode_json, encode_json};
+pub use datum::Field;
 pub use error::{DecodeError, EncodeError, MAX_RECORD_BYTES};
 pub use fulfillment::*;
 pub use intake::*;

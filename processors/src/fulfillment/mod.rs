@@ -28,11 +28,11 @@ use millrace_runtime::{
     TaskContext,
 };
 use millrace_schemas::{
-    AvroRecord, CancelRequested, Codec, OrderAccepted, OrderEvent, OrderRejected, PaymentEvent, ShipmentUpdate,
+    AvroRecord, CancelRequested, Codec, Field, OrderAccepted, OrderEvent, OrderRejected, PaymentEvent, ShipmentUpdate,
     StockEvent, StockEventKind, topics,
 };
 
-use crate::wire::{Table, Wire, datum, key_is, latest_format, owned};
+use crate::wire::{Table, Wire, datum, fields, key_is, latest_format, owned};
 use decide::{Input, Policy, needs_intake};
 use lines::Intake;
 
@@ -100,16 +100,17 @@ fn accepted_lines(wire: &Wire) -> TableDefinition {
     TableDefinition {
         topic: topics::ORDERS_ACCEPTED,
         fold: Arc::new(move |record, before| {
-            let (None, Some(value)) = (before, record.value) else { return Ok(Change::Keep) };
-            let mut accepted: OrderAccepted = wire.decode(record.topic, value)?;
-            if accepted.order_id.as_bytes() != record.key {
+            let (None, Some(_)) = (before, record.value) else { return Ok(Change::Keep) };
+            let datum = wire.datum::<OrderAccepted>(record)?;
+            let mut accepted = fields::<OrderAccepted>(record.topic, &datum)?;
+            if accepted.order_id.text().as_bytes() != record.key {
                 return Ok(Change::Keep);
             }
-            accepted.payment_method = String::new();
-            accepted.fingerprint = String::new();
-            accepted.channel = String::new();
-            let mut kept = Vec::with_capacity(value.len());
-            accepted.encode_datum(&mut kept);
+            accepted.payment_method = Field::EMPTY;
+            accepted.fingerprint = Field::EMPTY;
+            accepted.channel = Field::EMPTY;
+            let mut kept = Vec::with_capacity(datum.len());
+            OrderAccepted::encode_fields(&accepted, &mut kept);
             Ok(Change::Put(kept))
         }),
     }
@@ -121,8 +122,8 @@ fn rejected_ids(wire: &Wire) -> TableDefinition {
     TableDefinition {
         topic: topics::ORDERS_REJECTED,
         fold: Arc::new(move |record, before| {
-            let (None, Some(value)) = (before, record.value) else { return Ok(Change::Keep) };
-            let rejected: OrderRejected = wire.decode(record.topic, value)?;
+            let (None, Some(_)) = (before, record.value) else { return Ok(Change::Keep) };
+            let rejected: OrderRejected = wire.read(record)?;
             let own = rejected.order_id.as_bytes() == record.key && state::ends_the_order(rejected.reason);
             Ok(if own { Change::Put(Vec::new()) } else { Change::Keep })
         }),

@@ -24,7 +24,9 @@ impl<'a> Seen<'a> {
 
 pub(super) fn accepted(wire: &Wire) -> TableDefinition {
     table(wire, topics::ORDERS_ACCEPTED, |wire, record, _| {
-        Ok(Change::Put(wire.read::<OrderAccepted>(record)?.fingerprint.into_bytes()))
+        let datum = wire.datum::<OrderAccepted>(record)?;
+        let fingerprint = wire::fields::<OrderAccepted>(record.topic, &datum)?.fingerprint.text();
+        Ok(Change::Put(fingerprint.as_bytes().to_vec()))
     })
 }
 
@@ -59,8 +61,9 @@ pub(super) fn products(wire: &Wire) -> TableDefinition {
 /// How many pieces of a SKU can still be reserved.
 pub(super) fn levels(wire: &Wire) -> TableDefinition {
     table(wire, topics::STOCK_LEVELS, |wire, record, _| {
-        let level = wire.read::<StockLevel>(record)?;
-        Ok(Change::Put(level.on_hand.saturating_sub(level.reserved).to_le_bytes().to_vec()))
+        let datum = wire.datum::<StockLevel>(record)?;
+        let level = wire::fields::<StockLevel>(record.topic, &datum)?;
+        Ok(Change::Put(level.on_hand.get().saturating_sub(level.reserved.get()).to_le_bytes().to_vec()))
     })
 }
 

@@ -15,7 +15,7 @@ use millrace_runtime::{
     Change, Failure, Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition, TableDefinition,
 };
 use millrace_schemas::{
-    AvroRecord, Codec, OrderAccepted, OrderEvent, OrderRejected, PaymentEvent, RejectReason, topics,
+    AvroRecord, Codec, Field, OrderAccepted, OrderEvent, OrderRejected, PaymentEvent, RejectReason, topics,
 };
 
 use crate::wire::{self, Wire};
@@ -32,10 +32,10 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
         stores: vec![StoreDefinition {
             name: "orders-view",
             tables: vec![
-                table(&wire, topics::ORDERS_ACCEPTED, accepted),
-                table(&wire, topics::ORDERS_REJECTED, rejected),
-                table(&wire, topics::PAYMENTS_EVENTS, payment),
-                table(&wire, topics::ORDERS_EVENTS, order),
+                table::<OrderAccepted>(&wire, topics::ORDERS_ACCEPTED, accepted),
+                table::<OrderRejected>(&wire, topics::ORDERS_REJECTED, rejected),
+                table::<PaymentEvent>(&wire, topics::PAYMENTS_EVENTS, payment),
+                table::<OrderEvent>(&wire, topics::ORDERS_EVENTS, order),
             ],
             format: format!(
                 "view {} {} {} {} {}",
@@ -64,74 +64,79 @@ impl Processor for Tracking {
 
 /// An event on its way into a view.
 struct Event<'a> {
-    order_id: String,
+    order_id: &'a str,
     source: Source,
     /// Its place among the events of its source, from 1; 0 for one that changes nothing but the history.
     version: i64,
     at: i64,
-    event: String,
-    detail: String,
+    event: Cow<'a, str>,
+    detail: Cow<'a, str>,
     datum: Cow<'a, [u8]>,
 }
 
-fn accepted<'a>(wire: &Wire, record: &Record<'a>) -> Result<Event<'a>, Failure> {
-    let mut order: OrderAccepted = wire.read(record)?;
-    order.payment_method.clear(); // nobody is shown it
+fn accepted<'a>(topic: &str, datum: &'a [u8]) -> Result<Event<'a>, Failure> {
+    let mut order = wire::fields::<OrderAccepted>(topic, datum)?;
+    order.payment_method = Field::EMPTY; // nobody is shown it
+    let mut shown = Vec::with_capacity(datum.len());
+    OrderAccepted::encode_fields(&order, &mut shown);
     Ok(Event {
+        order_id: order.order_id.text(),
         source: Source::Accepted,
         version: 1,
-        at: order.accepted_at,
-        event: "order.accepted".to_owned(),
-        detail: String::new(),
-        datum: Cow::Owned(bytes(&order)),
-        order_id: order.order_id,
+        at: order.accepted_at.get(),
+        event: "order.accepted".into(),
+        detail: "".into(),
+        datum: shown.into(),
     })
 }
 
 /// A refused duplicate is told in the history and changes nothing of the order that holds the id.
-fn rejected<'a>(wire: &Wire, record: &Record<'a>) -> Result<Event<'a>, Failure> {
-    let (order, datum): (OrderRejected, _) = wire.read_with_datum(record)?;
-    let duplicate = order.reason == RejectReason::ConflictingDuplicate;
-    let reason = order.reason.as_str().to_ascii_lowercase();
+fn rejected<'a>(topic: &str, datum: &'a [u8]) -> Result<Event<'a>, Failure> {
+    let order = wire::fields::<OrderRejected>(topic, datum)?;
+    let duplicate = order.reason.get() == RejectReason::ConflictingDuplicate;
+    let reason = order.reason.get().as_str().to_ascii_lowercase();
     Ok(Event {
+        order_id: order.order_id.text(),
         source: Source::Rejected,
         version: if duplicate { 0 } else { 1 },
-        at: order.rejected_at,
-        event: if duplicate { "order.duplicate_refused" } else { "order.rejected" }.to_owned(),
-        datum,
-        detail: if order.detail.is_empty() { reason } else { format!("{reason}: {}", order.detail) },
-        order_id: order.order_id,
+        at: order.rejected_at.get(),
+        event: if duplicate { "order.duplicate_refused" } else { "order.rejected" }.into(),
+        detail: match order.detail.text() {
+            "" => reason.into(),
+            detail => format!("{reason}: {detail}").into(),
+        },
+        datum: datum.into(),
     })
 }
 
-fn payment<'a>(wire: &Wire, record: &Record<'a>) -> Result<Event<'a>, Failure> {
-    let (payment, datum): (PaymentEvent, _) = wire.read_with_datum(record)?;
-    let detail = match &payment.decline_code {
-        Some(code) if payment.detail.is_empty() => code.clone(),
-        Some(code) => format!("{}: {code}", payment.detail),
-        None => payment.detail.clone(),
-    };
+fn payment<'a>(topic: &str, datum: &'a [u8]) -> Result<Event<'a>, Failure> {
+    let payment = wire::fields::<PaymentEvent>(topic, datum)?;
+    let detail = payment.detail.text();
     Ok(Event {
+        order_id: payment.order_id.text(),
         source: Source::Payment,
-        version: payment.version.max(0),
-        at: payment.at,
-        event: named("payment.", payment.kind.as_str()),
-        detail,
-        datum,
-        order_id: payment.order_id,
+        version: payment.version.get().max(0),
+        at: payment.at.get(),
+        event: named("payment.", payment.kind.get().as_str()).into(),
+        detail: match payment.decline_code.text() {
+            Some(code) if detail.is_empty() => code.into(),
+            Some(code) => format!("{detail}: {code}").into(),
+            None => detail.into(),
+        },
+        datum: datum.into(),
     })
 }
 
-fn order<'a>(wire: &Wire, record: &Record<'a>) -> Result<Event<'a>, Failure> {
-    let (order, datum): (OrderEvent, _) = wire.read_with_datum(record)?;
+fn order<'a>(topic: &str, datum: &'a [u8]) -> Result<Event<'a>, Failure> {
+    let order = wire::fields::<OrderEvent>(topic, datum)?;
     Ok(Event {
+        order_id: order.order_id.text(),
         source: Source::Order,
-        version: order.version.max(0),
-        at: order.at,
-        event: named("order.", order.kind.as_str()),
-        detail: order.detail,
-        datum,
-        order_id: order.order_id,
+        version: order.version.get().max(0),
+        at: order.at.get(),
+        event: named("order.", order.kind.get().as_str()).into(),
+        detail: order.detail.text().into(),
+        datum: datum.into(),
     })
 }
 
@@ -144,17 +149,11 @@ fn named(of: &str, kind: &str) -> String {
     name
 }
 
-fn bytes(record: &impl AvroRecord) -> Vec<u8> {
-    let mut datum = Vec::new();
-    record.encode_datum(&mut datum);
-    datum
-}
-
-/// Makes an event of a record.
-type FromRecord = for<'a> fn(&Wire, &Record<'a>) -> Result<Event<'a>, Failure>;
+/// Makes an event of the datum of a record of this topic.
+type FromDatum = for<'a> fn(&str, &'a [u8]) -> Result<Event<'a>, Failure>;
 
 /// A topic folded into the views. Its tombstones are passed over: a view is forgotten by its time to live.
-fn table(wire: &Wire, topic: &'static str, event: FromRecord) -> TableDefinition {
+fn table<T: AvroRecord + 'static>(wire: &Wire, topic: &'static str, event: FromDatum) -> TableDefinition {
     let wire = wire.clone();
     TableDefinition {
         topic,
@@ -162,8 +161,9 @@ fn table(wire: &Wire, topic: &'static str, event: FromRecord) -> TableDefinition
             if record.value.is_none() {
                 return Ok(Change::Keep);
             }
-            let event = event(&wire, record)?;
-            wire::key_is(record, &event.order_id)?;
+            let datum = wire.datum::<T>(record)?;
+            let event = event(topic, &datum)?;
+            wire::key_is(record, event.order_id)?;
             let stored = match before {
                 None => Stored::empty(),
                 Some(value) => Stored::read(value).ok_or_else(|| {
