@@ -9,6 +9,7 @@
 //! The disk never runs ahead of the topics: only committed state reaches the memtable, and a batch carries the position
 //! of every topic the store is a table of.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -370,10 +371,13 @@ impl Store {
         oldest.map(|(state, since)| (*state, since.len(), since.first().map_or(Timestamp::MAX, |(at, _)| *at)))
     }
 
-    /// The call a state would have open.
+    /// The call that the state of a key has open, this transaction's writes included.
     #[must_use]
-    pub fn call_of(&self, key: &[u8], value: &[u8]) -> Option<CallRequest> {
-        self.open.of.and_then(|of| of(key, value).call)
+    pub fn open_call(&self, key: &[u8]) -> Option<Cow<'_, CallRequest>> {
+        match self.overlay.get(key) {
+            Some(entry) => self.open.of?(key, entry.value.as_deref()?).call.map(Cow::Owned),
+            None => self.open.calls.get(key).map(Cow::Borrowed),
+        }
     }
 
     /// The deadline a state would have.

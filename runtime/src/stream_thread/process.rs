@@ -334,9 +334,7 @@ impl<B: Broker> StreamThread<B> {
         let state: Key = answer.key.as_slice().into();
         self.in_flight.remove(&(answer.task, state.clone()));
         for store in 0..task.definition.stores.len() {
-            let value =
-                task.stores[store].get(&state).map_err(|e| Trouble::Rebuild(key.0, key.1, processor, e.to_string()))?;
-            let open = value.and_then(|value| task.stores[store].call_of(&state, &value));
+            let open = task.stores[store].open_call(&state);
             let unchecked = planted::is(planted::Defect::AnswerUnchecked);
             if open.is_none_or(|open| open.id != answer.id && !unchecked) {
                 continue;
