@@ -14,6 +14,11 @@ fn feed(driver: &mut millrace_runtime::testing::Driver, from: usize, to: usize) 
     }
 }
 
+fn texts_of(driver: &millrace_runtime::testing::Driver, key: &[u8]) -> Vec<String> {
+    let of_key = driver.records("counts").into_iter().filter(|(_, record)| record.key.as_deref() == Some(key));
+    of_key.map(|(_, record)| String::from_utf8(record.value.expect("no deletion")).expect("text")).collect()
+}
+
 fn total(driver: &millrace_runtime::testing::Driver) -> u64 {
     counts(driver).values().sum()
 }
@@ -209,13 +214,28 @@ fn a_parked_key_keeps_its_order_while_others_flow() {
     open.store(true, std::sync::atomic::Ordering::Relaxed);
     driver.clock.advance(60_000);
     driver.settle().unwrap();
-    let texts: Vec<String> = driver
-        .records("counts")
-        .into_iter()
-        .filter(|(_, r)| r.key.as_deref() == Some(b"stuck"))
-        .map(|(_, r)| String::from_utf8(r.value.unwrap()).unwrap())
-        .collect();
-    assert_eq!(texts, ["1 0 one", "2 0 !two", "3 0 three", "4 0 four"]);
+    assert_eq!(texts_of(&driver, b"stuck"), ["1 0 one", "2 0 !two", "3 0 three", "4 0 four"]);
+}
+
+#[test]
+fn a_key_whose_queue_cannot_be_read_is_not_overtaken() {
+    let (mut driver, open) = driver(|text| text.replace("\"dead-letter\"", "\"park\""));
+    driver.start_with_all(1);
+    driver.produce("words", b"stuck", b"one");
+    driver.produce("words", b"stuck", b"!two");
+    driver.settle().unwrap();
+    // From here on the queue is on the disk alone.
+    driver.stop(1).unwrap();
+    driver.start_with_all(1);
+    driver.settle().unwrap();
+    driver.break_reads(1, "parked");
+    driver.produce("words", b"stuck", b"three");
+    driver.settle().unwrap();
+    assert_eq!(driver.thread(1).take_report().rebuilt, 3, "every store of the task was rebuilt");
+    open.store(true, std::sync::atomic::Ordering::Relaxed);
+    driver.clock.advance(60_000);
+    driver.settle().unwrap();
+    assert_eq!(texts_of(&driver, b"stuck"), ["1 0 one", "2 0 !two", "3 0 three"]);
 }
 
 #[test]

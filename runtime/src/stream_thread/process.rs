@@ -151,9 +151,12 @@ impl<B: Broker> StreamThread<B> {
             let mut desk = Desk { topology: &topology, now, outbox: &mut self.outbox, counts: &mut self.counts };
             let globals = &self.globals[usize::from(task.id.processor.0)];
             let outcome = match queue_of(task, record.key) {
-                Some(queue) if !planted::is(planted::Defect::QueueOvertaken) => keep_input(task, &record, &topology)
-                    .map(|()| desk.park(task, queue, &record, "an earlier record of this key is parked")),
-                _ => fold_input(task, &record, &topology)
+                Err(failure) => Err(failure),
+                Ok(Some(queue)) if !planted::is(planted::Defect::QueueOvertaken) => {
+                    keep_input(task, &record, &topology)
+                        .map(|()| desk.park(task, queue, &record, "an earlier record of this key is parked"))
+                }
+                Ok(_) => fold_input(task, &record, &topology)
                     .and_then(|()| desk.work(task, globals, |processor, step| processor.process(&record, step))),
             };
             task.processed += 1;
@@ -475,7 +478,7 @@ impl Desk<'_> {
         key: &Key,
         report: &mut super::Report,
     ) -> Outcome {
-        let Some(mut queue) = queue_of(task, key) else {
+        let Some(mut queue) = queue_of(task, key)? else {
             return Ok(());
         };
         while !queue.records.is_empty() {
@@ -568,12 +571,16 @@ fn keep_input(task: &mut Task, record: &Record<'_>, topology: &Topology) -> Outc
     }
 }
 
-fn queue_of(task: &Task, key: &[u8]) -> Option<Queue> {
-    let store = &task.stores[task.parked?];
+/// What is parked of a key. A queue that cannot be read is not an empty one: the key would be overtaken.
+fn queue_of(task: &Task, key: &[u8]) -> Result<Option<Queue>, Failure> {
+    let Some(store) = task.parked.map(|parked| &task.stores[parked]) else { return Ok(None) };
     if store.open_states() == 0 && !store.has_overlay() {
-        return None;
+        return Ok(None);
     }
-    store.get(key).ok().flatten().and_then(|value| Queue::decode(&value)).filter(|queue| !queue.records.is_empty())
+    let value = store.get(key).map_err(|error| Failure::Storage(error.to_string()))?;
+    let unreadable = || Failure::Storage("the parked records of a key cannot be read".into());
+    let queue = value.map(|value| Queue::decode(&value).ok_or_else(unreadable)).transpose()?;
+    Ok(queue.filter(|queue| !queue.records.is_empty()))
 }
 
 fn check_window(task: &mut Task, topology: &Topology, now: Timestamp) -> Result<(), Trouble> {

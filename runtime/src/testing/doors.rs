@@ -9,15 +9,30 @@ use crate::record::Timestamp;
 
 /// The disk of one store.
 #[derive(Default)]
-pub struct MemoryDisk(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>);
+pub struct MemoryDisk {
+    map: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// Reads fail until it is emptied.
+    broken: AtomicBool,
+}
+
+impl MemoryDisk {
+    fn check(&self) -> Result<(), StorageError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(StorageError::Corrupt { store: "in memory".into(), reason: "broken by the test".into() });
+        }
+        Ok(())
+    }
+}
 
 impl Disk for MemoryDisk {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
+        self.check()?;
+        Ok(self.map.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
     }
 
     fn scan(&self, from: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StorageError> {
-        for (key, value) in self.0.lock().unwrap_or_else(PoisonError::into_inner).range(from.to_vec()..) {
+        self.check()?;
+        for (key, value) in self.map.lock().unwrap_or_else(PoisonError::into_inner).range(from.to_vec()..) {
             if !visit(key, value) {
                 break;
             }
@@ -26,7 +41,7 @@ impl Disk for MemoryDisk {
     }
 
     fn write(&self, batch: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) -> Result<(), StorageError> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, value) in batch {
             match value {
                 Some(value) => map.insert(key, value),
@@ -37,7 +52,8 @@ impl Disk for MemoryDisk {
     }
 
     fn clear(&self) -> Result<(), StorageError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.broken.store(false, Ordering::Relaxed);
+        self.map.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
     }
 }
@@ -94,6 +110,15 @@ impl MemoryStorage {
     /// The disk is lost.
     pub fn wipe(&self) {
         self.disks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Reads of every store with this in its name fail from now on, until the store is emptied.
+    pub fn break_reads(&self, of: &str) {
+        let disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        disks
+            .iter()
+            .filter(|(name, _)| name.contains(of))
+            .for_each(|(_, disk)| disk.broken.store(true, Ordering::Relaxed));
     }
 
     /// Runs what waits in the background.

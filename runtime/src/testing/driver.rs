@@ -237,6 +237,11 @@ impl Driver {
         self.storages.entry(member).or_default().wipe();
     }
 
+    /// Lets reads of a member's stores with this in their names fail, until they are emptied.
+    pub fn break_reads(&mut self, member: usize, of: &str) {
+        self.storages.entry(member).or_default().break_reads(of);
+    }
+
     /// The stream thread of a member.
     #[must_use]
     pub fn thread(&mut self, member: usize) -> &mut StreamThread<MemoryBroker> {
