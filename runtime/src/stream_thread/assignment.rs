@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::report::About;
 use super::{Followed, NOT_YET_PAUSE_MS, STILL_WAITS_MS, StreamThread, Trouble};
 use crate::global::GlobalTable;
-use crate::io::{Broker, BrokerError, Call, Flow};
+use crate::io::{Broker, BrokerError, Call, Flow, StorageError};
 use crate::processor::{Failure, TaskContext};
 use crate::record::{Offset, ProcessorId, Record, SubTopologyId, TaskId, TopicPartition};
 use crate::store::Store;
@@ -392,8 +392,16 @@ impl<B: Broker> StreamThread<B> {
 
     fn run(&mut self, key: (SubTopologyId, i32)) -> Result<(), Trouble> {
         let assigned = self.assigned.get_mut(&key).expect("a partition that restores is assigned");
-        let holds_state = |task: &Task| task.stores.iter().any(|store| !store.is_empty().unwrap_or(false));
-        if assigned.never_committed && assigned.tasks.iter().any(holds_state) {
+        let mut holds_state = false;
+        for task in assigned.tasks.iter().filter(|_| assigned.never_committed) {
+            for store in &task.stores {
+                // One that cannot be read says nothing of positions: it is rebuilt first.
+                let rebuild =
+                    |error: StorageError| Trouble::Rebuild(key.0, key.1, task.id.processor, error.to_string());
+                holds_state |= !store.is_empty().map_err(rebuild)?;
+            }
+        }
+        if holds_state {
             let group = self.topology.group(key.0);
             // Since it was asked, another member may have begun the partition: then this one comes late, not anew.
             let inputs = assigned.inputs.iter().map(|input| TopicPartition { topic: input.topic, partition: key.1 });
