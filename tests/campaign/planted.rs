@@ -6,15 +6,14 @@ use std::process::{Command, ExitCode, Stdio};
 use serde_json::Value;
 
 use super::say;
+use super::verdict::PROMISE;
 
 /// What is planted, and the campaign that is to find it: what the defect needs to show, and not much more.
 const CONTROLS: &[(&str, &str)] = &[
     ("OverlayBeforeCommit", ABORTS),
     ("OverlayKept", ABORTS),
-    ("NoRewind", ABORTS),
     ("CheckpointAhead", DEATHS),
     ("NewKeyAfterTimeout", PROVIDER),
-    ("KeyForgotten", PROVIDER),
     ("BalanceClamped", DEATHS),
     ("GroupNotReleased", PROVIDER),
     ("MoneyKept", PROVIDER),
@@ -52,7 +51,7 @@ pub fn run(defects: &str) -> ExitCode {
     for (name, faults) in CONTROLS.iter().filter(|(name, _)| wanted.contains(name) || wanted.contains(&"all")) {
         say(&format!("planted: {name}"));
         match campaign(Some(name), faults).as_deref() {
-            Ok([first, ..]) => rows.push(format!("| `{name}` | {first} |")),
+            Ok(found) if !found.is_empty() => rows.push(format!("| `{name}` | {} |", found.join("; "))),
             other => {
                 rows.push(format!("| `{name}` | **not found** |"));
                 say(&format!("{name} is not found: {other:?}"));
@@ -81,7 +80,20 @@ fn campaign(defect: Option<&str>, faults: &str) -> Result<Vec<String>, String> {
     let output = command.output().map_err(|error| error.to_string())?;
     let verdict: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let wrongs = verdict["wrongs"].as_array().ok_or_else(|| format!("no verdict, {}", output.status))?;
-    let short =
-        |wrong: &Value| wrong.as_str().unwrap_or_default().replace(['|', '\n'], " ").chars().take(160).collect();
-    Ok(wrongs.iter().map(short).collect())
+    Ok(found_by(&verdict, wrongs))
+}
+
+/// In short: the promises that are broken, what else is wrong, and how often a process found it out by itself.
+fn found_by(verdict: &Value, wrongs: &[Value]) -> Vec<String> {
+    let promises = verdict["audit"]["promises"].as_array().into_iter().flatten();
+    let broken = promises.filter(|promise| promise["holds"] != true).filter_map(|promise| promise["promise"].as_str());
+    let others = wrongs.iter().filter_map(Value::as_str).filter(|wrong| !wrong.starts_with(PROMISE));
+    let others = others.map(|wrong| wrong.replace(['|', '\n'], " ").chars().take(160).collect::<String>());
+    let ended = verdict["ended_by_themselves"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let panics = ended.filter(|said| said.contains("panicked")).count();
+    let mut found: Vec<String> = broken.map(str::to_owned).chain(others).collect();
+    if !wrongs.is_empty() && panics > 0 {
+        found.push(format!("{panics} times an assertion"));
+    }
+    found
 }

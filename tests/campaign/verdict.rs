@@ -22,6 +22,8 @@ use crate::support::processes::Process;
 const DRAIN: Duration = Duration::from_secs(240);
 /// How long a transaction may stay open after that.
 const CLOSE: Duration = Duration::from_secs(40);
+/// How what is wrong begins when the auditor found it.
+pub const PROMISE: &str = "a promise does not hold";
 /// How many offenders are named.
 const NAMED: usize = 5;
 
@@ -134,7 +136,7 @@ fn audit(ground: &mut Ground, orders: usize, wrongs: &mut Vec<String>) -> Value 
     let report: Value = said.find("{\n").and_then(|at| serde_json::from_str(&said[at..]).ok()).unwrap_or_default();
     if code != Some(0) {
         let broken = report["promises"].as_array().into_iter().flatten().filter(|verdict| verdict["holds"] != true);
-        wrongs.extend(broken.map(|verdict| format!("a promise does not hold: {verdict}")));
+        wrongs.extend(broken.map(|verdict| format!("{PROMISE}: {verdict}")));
         if report.is_null() {
             wrongs.push(format!("the audit ended with {code:?}: {said}"));
         }
