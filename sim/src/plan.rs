@@ -258,6 +258,10 @@ pub(crate) struct Plan {
     pub(crate) weather: Weather,
     pub(crate) misfortunes: Vec<Misfortune>,
     pub(crate) late_reads: Vec<LateRead>,
+    /// Little longer than goods may take to ship, or much longer.
+    pub(crate) authorization_valid_ms: i64,
+    /// So long an end of a transaction is asked for; then nobody knows what came of it.
+    pub(crate) end_patience: Micros,
     /// Size of a segment of a compacted topic.
     pub(crate) segment_bytes: usize,
 }
@@ -330,6 +334,8 @@ impl Plan {
             weather,
             misfortunes: misfortunes(options, processes, calm_at),
             late_reads: late_reads(options, apart, partitions, calm_at),
+            end_patience: one_of(&mut stream(options.seed, "patience", 0), &[2 * SECOND, 15 * SECOND]),
+            authorization_valid_ms: one_of(&mut stream(options.seed, "validity", 0), &[90_200, 150_000]),
             segment_bytes: one_of(&mut stream(options.seed, "segments", 0), &[1_024, 4_096, 16_384]),
         }
     }

@@ -364,7 +364,7 @@ fn adjustments(pen: &mut Pen<'_>, plan: &Plan) {
 fn back_office(pen: &mut Pen<'_>, rng: &mut Rng, at: Micros, id: &str) {
     let (kind, pause) = match rng.u8(..60) {
         0 => (PaymentCommandKind::Capture, rng.u64(0..4 * SECOND)),
-        1 => (PaymentCommandKind::Refund, rng.u64(2 * SECOND..20 * SECOND)),
+        1..=4 => (PaymentCommandKind::Refund, rng.u64(2 * SECOND..20 * SECOND)),
         _ => return,
     };
     let at = at + pause;

@@ -81,7 +81,7 @@ fn topology_of(plan: &Plan) -> (Topology, Vec<ProcessorDefinition>, Codec) {
                 "shipping_timeout_ms" => *value = 90_000,
                 "delivery_timeout_ms" => *value = 60_000,
                 "reservation_timeout_ms" | "payment_timeout_ms" | "cancel_timeout_ms" => *value = 4_000,
-                "authorization_valid_ms" => *value = 150_000,
+                "authorization_valid_ms" => *value = plan.authorization_valid_ms,
                 "provider_ask_ms" => *value = 1_000,
                 "fence_ttl_ms" => *value = FENCE_MS,
                 _ => {}
@@ -249,6 +249,10 @@ impl Simulation {
             Event::CallAnswer(thread, answer) => world.call_answered(thread, answer),
             Event::Misfortune(number) => {
                 let misfortune = world.plan.misfortunes[number];
+                drop(world);
+                self.strike(misfortune);
+            }
+            Event::Strike(misfortune) => {
                 drop(world);
                 self.strike(misfortune);
             }

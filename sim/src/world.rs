@@ -20,7 +20,7 @@ use crate::coverage::Coverage;
 use crate::disk::{Contents, DyingDisk, StateDisk};
 use crate::ingress::{FlightId, Heard, INGRESSES, Ingress};
 use crate::network::{Reply, Request};
-use crate::plan::{Fault, MS, Micros, Plan, SECOND, stream};
+use crate::plan::{Fault, MS, Micros, Misfortune, Plan, SECOND, stream};
 use crate::shop::Shop;
 
 /// The world, shared by everything in it.
@@ -69,6 +69,8 @@ pub(crate) enum Event {
     Call(ThreadId, Call, Return),
     CallAnswer(ThreadId, Answer),
     Misfortune(usize),
+    /// One that follows from another.
+    Strike(Misfortune),
     LateRead(usize),
     Compact,
     Compacted(u64),

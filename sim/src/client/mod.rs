@@ -28,7 +28,7 @@ pub(crate) use self::reader::SimReader;
 use crate::batches::{ANONYMOUS, Draft};
 use crate::defects::{self, ClientDefect};
 use crate::network::{Reply, Request};
-use crate::plan::{Fault, MS, Micros, SECOND};
+use crate::plan::{Fault, MS, Micros, Misfortune, SECOND};
 use crate::world::{REQUEST_TIMEOUT, Shared, ThreadId, World, trace};
 
 const QUESTION: Micros = 5 * SECOND;
@@ -79,11 +79,12 @@ impl<'y> Line<'y> {
             let mut world = self.world.borrow_mut();
             let process = world.slots.get(&self.thread).map(|slot| slot.process);
             match process {
-                Some(process) if world.strikes(Fault::ProcessPaused, 1_200) => {
+                Some(number) if world.strikes(Fault::ProcessPaused, 1_200) => {
                     let until = world.now + world.rng.u64(4 * SECOND..14 * SECOND);
                     trace!(world, "{:<5} falls asleep in a commit", self.name);
-                    let process = &mut world.processes[process];
+                    let process = &mut world.processes[number];
                     process.paused_until = process.paused_until.max(until);
+                    succeed(&mut world, number);
                     true
                 }
                 _ => false,
@@ -238,6 +239,18 @@ fn read_followed(followed: &mut BTreeMap<TopicPartition, Offset>, world: &World,
             *begin = next;
         }
     }
+}
+
+/// Whoever takes over from a process that sleeps in a commit may go before it knows where the sleeper's inputs stand.
+fn succeed(world: &mut World, sleeper: usize) {
+    if !world.plan.options.faults.has(Fault::ProcessStopped) || world.rng.bool() {
+        return;
+    }
+    let count = world.plan.processes;
+    let process = (sleeper + world.rng.usize(1..count)) % count;
+    let at = world.now + world.rng.u64(6_500 * MS..12 * SECOND);
+    let lasts = world.rng.u64(SECOND..6 * SECOND);
+    world.at(at, crate::world::Event::Strike(Misfortune { at, fault: Fault::ProcessStopped, process, lasts }));
 }
 
 struct Reader {

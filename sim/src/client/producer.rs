@@ -326,7 +326,8 @@ impl Producer {
         let since = line.now();
         if self.known {
             let request = Request::End { owner: self.owner(), outcome };
-            match self.insist(line, since + TRANSACTION_TIMEOUT, &request, done) {
+            let patience = line.world.borrow().plan.end_patience;
+            match self.insist(line, since + patience, &request, done) {
                 Came::Well(()) => {}
                 Came::Refused(code) => return Err(self.give_up("EndTxn", Some(code))),
                 Came::NotYet | Came::Never => return Err(self.give_up("EndTxn", None)),
