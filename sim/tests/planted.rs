@@ -4,7 +4,6 @@
 use millrace_sim::{Defect, Options, Trace, plant, run};
 
 const QUICK: &[&str] = &[
-    "SuspectKept",
     "SilenceIsSuccess",
     "ZombieNotFenced",
     "PositionsOutsideTransaction",
