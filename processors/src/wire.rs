@@ -28,10 +28,7 @@ impl Wire {
     /// # Errors
     /// [`Failure::NotYet`] while the writer's schema is being fetched; else [`Failure::Poison`], also for a tombstone.
     pub(crate) fn read<T: AvroRecord>(&self, record: &Record<'_>) -> Result<T, Failure> {
-        let Some(value) = record.value else {
-            return Err(Failure::poison(format!("a tombstone on {}, where every record has a value", record.topic)));
-        };
-        self.codec.decode(value).map_err(|error| unreadable(record.topic, T::NAME, &error))
+        self.codec.decode(value_of(record)?).map_err(|error| unreadable(record.topic, T::NAME, &error))
     }
 
     /// The bare datum of the record's value, as `T`'s own schema writes it: for [`fields`], which looks through it.
@@ -39,10 +36,7 @@ impl Wire {
     /// # Errors
     /// As [`Wire::read`].
     pub(crate) fn datum<'a, T: AvroRecord>(&self, record: &Record<'a>) -> Result<Cow<'a, [u8]>, Failure> {
-        let Some(value) = record.value else {
-            return Err(Failure::poison(format!("a tombstone on {}, where every record has a value", record.topic)));
-        };
-        self.codec.datum::<T>(value).map_err(|error| unreadable(record.topic, T::NAME, &error))
+        self.codec.datum::<T>(value_of(record)?).map_err(|error| unreadable(record.topic, T::NAME, &error))
     }
 
     /// Emits `value` to `topic`.
@@ -89,6 +83,11 @@ pub(crate) fn latest_format<T: AvroRecord>() -> String {
 /// [`Failure::Poison`] when it is not the datum of a `T`.
 pub(crate) fn fields<'a, T: AvroRecord>(topic: &str, datum: &'a [u8]) -> Result<T::Fields<'a>, Failure> {
     T::fields(datum).map_err(|error| unreadable(topic, T::NAME, &error))
+}
+
+fn value_of<'a>(record: &Record<'a>) -> Result<&'a [u8], Failure> {
+    let tombstone = || Failure::poison(format!("a tombstone on {}, where every record has a value", record.topic));
+    record.value.ok_or_else(tombstone)
 }
 
 fn unreadable(topic: &str, name: &str, error: &DecodeError) -> Failure {

@@ -2,24 +2,39 @@
 
 mod counting;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use counting::{counts, driver};
-use millrace_runtime::testing::{Before, Fault};
+use millrace_runtime::testing::{Before, Driver, Fault};
 use millrace_runtime::{Query, SubTopologyId, TaskState};
 
 const SUB: SubTopologyId = SubTopologyId(0);
 
-fn feed(driver: &mut millrace_runtime::testing::Driver, from: usize, to: usize) {
+fn feed(driver: &mut Driver, from: usize, to: usize) {
     for n in from..to {
         driver.produce("words", format!("key-{}", n % 7).as_bytes(), format!("word {n}").as_bytes());
     }
 }
 
-fn texts_of(driver: &millrace_runtime::testing::Driver, key: &[u8]) -> Vec<String> {
+/// One whose processor parks what it cannot process.
+fn parking_driver() -> (Driver, Arc<AtomicBool>) {
+    driver(|text| text.replace("\"dead-letter\"", "\"park\""))
+}
+
+/// What records wait for comes; so long later they have been tried again.
+fn heal(driver: &mut Driver, open: &AtomicBool, ms: i64) {
+    open.store(true, Ordering::Relaxed);
+    driver.clock.advance(ms);
+    driver.settle().expect("it goes on");
+}
+
+fn texts_of(driver: &Driver, key: &[u8]) -> Vec<String> {
     let of_key = driver.records("counts").into_iter().filter(|(_, record)| record.key.as_deref() == Some(key));
     of_key.map(|(_, record)| String::from_utf8(record.value.expect("no deletion")).expect("text")).collect()
 }
 
-fn total(driver: &millrace_runtime::testing::Driver) -> u64 {
+fn total(driver: &Driver) -> u64 {
     counts(driver).values().sum()
 }
 
@@ -196,7 +211,7 @@ fn too_many_dead_letters_stop_the_processor() {
 
 #[test]
 fn a_parked_key_keeps_its_order_while_others_flow() {
-    let (mut driver, open) = driver(|text| text.replace("\"dead-letter\"", "\"park\""));
+    let (mut driver, open) = parking_driver();
     driver.start_with_all(1);
     driver.produce("words", b"stuck", b"one");
     driver.produce("words", b"stuck", b"!two");
@@ -211,15 +226,13 @@ fn a_parked_key_keeps_its_order_while_others_flow() {
     driver.produce("words", b"stuck", b"four");
     driver.settle().unwrap();
     assert_eq!(counts(&driver)[&b"stuck".to_vec()], 1, "still parked after a restart without a disk");
-    open.store(true, std::sync::atomic::Ordering::Relaxed);
-    driver.clock.advance(60_000);
-    driver.settle().unwrap();
+    heal(&mut driver, &open, 60_000);
     assert_eq!(texts_of(&driver, b"stuck"), ["1 0 one", "2 0 !two", "3 0 three", "4 0 four"]);
 }
 
 #[test]
 fn a_key_whose_queue_cannot_be_read_is_not_overtaken() {
-    let (mut driver, open) = driver(|text| text.replace("\"dead-letter\"", "\"park\""));
+    let (mut driver, open) = parking_driver();
     driver.start_with_all(1);
     driver.produce("words", b"stuck", b"one");
     driver.produce("words", b"stuck", b"!two");
@@ -232,15 +245,13 @@ fn a_key_whose_queue_cannot_be_read_is_not_overtaken() {
     driver.produce("words", b"stuck", b"three");
     driver.settle().unwrap();
     assert!(driver.thread(1).take_report().rebuilt >= 3, "every store of the task was rebuilt");
-    open.store(true, std::sync::atomic::Ordering::Relaxed);
-    driver.clock.advance(60_000);
-    driver.settle().unwrap();
+    heal(&mut driver, &open, 60_000);
     assert_eq!(texts_of(&driver, b"stuck"), ["1 0 one", "2 0 !two", "3 0 three"]);
 }
 
 #[test]
 fn a_parked_record_that_never_heals_ends_in_the_dead_letters() {
-    let (mut driver, _) = driver(|text| text.replace("\"dead-letter\"", "\"park\""));
+    let (mut driver, _) = parking_driver();
     driver.start_with_all(1);
     driver.produce("words", b"stuck", b"!two");
     driver.produce("words", b"stuck", b"three");
@@ -261,9 +272,7 @@ fn a_record_that_must_wait_holds_its_partition_and_keeps_order() {
     driver.produce("words", b"key", b"three");
     driver.settle().unwrap();
     assert_eq!(counts(&driver)[&b"key".to_vec()], 1);
-    open.store(true, std::sync::atomic::Ordering::Relaxed);
-    driver.clock.advance(1_000);
-    driver.settle().unwrap();
+    heal(&mut driver, &open, 1_000);
     assert_eq!(counts(&driver)[&b"key".to_vec()], 3);
 }
 

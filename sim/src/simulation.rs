@@ -176,8 +176,8 @@ impl Simulation {
             let pause = world.rng.u64(0..400 * MS);
             world.after(pause, Event::Start(process));
         }
-        for (number, misfortune) in world.plan.misfortunes.clone().iter().enumerate() {
-            world.at(misfortune.at, Event::Misfortune(number));
+        for misfortune in world.plan.misfortunes.clone() {
+            world.at(misfortune.at, Event::Misfortune(misfortune));
         }
         for (number, late) in (0..).zip(world.plan.late_reads.clone()) {
             world.at(late.at, Event::LateRead(number));
@@ -247,12 +247,7 @@ impl Simulation {
             }
             Event::Call(thread, call, back) => world.provider_acts(thread, &call, back),
             Event::CallAnswer(thread, answer) => world.call_answered(thread, answer),
-            Event::Misfortune(number) => {
-                let misfortune = world.plan.misfortunes[number];
-                drop(world);
-                self.strike(misfortune);
-            }
-            Event::Strike(misfortune) => {
+            Event::Misfortune(misfortune) => {
                 drop(world);
                 self.strike(misfortune);
             }

@@ -68,9 +68,7 @@ pub(crate) enum Event {
     Background(usize),
     Call(ThreadId, Call, Return),
     CallAnswer(ThreadId, Answer),
-    Misfortune(usize),
-    /// One that follows from another.
-    Strike(Misfortune),
+    Misfortune(Misfortune),
     LateRead(usize),
     Compact,
     Compacted(u64),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::report::About;
 use super::{Followed, NOT_YET_PAUSE_MS, STILL_WAITS_MS, StreamThread, Trouble};
 use crate::global::GlobalTable;
-use crate::io::{Broker, BrokerError, Call, Flow, StorageError};
+use crate::io::{Broker, BrokerError, Call, Flow};
 use crate::processor::{Failure, TaskContext};
 use crate::record::{Offset, ProcessorId, Record, SubTopologyId, TaskId, TopicPartition};
 use crate::store::Store;
@@ -392,16 +392,7 @@ impl<B: Broker> StreamThread<B> {
 
     fn run(&mut self, key: (SubTopologyId, i32)) -> Result<(), Trouble> {
         let assigned = self.assigned.get_mut(&key).expect("a partition that restores is assigned");
-        let mut holds_state = false;
-        for task in assigned.tasks.iter().filter(|_| assigned.never_committed) {
-            for store in &task.stores {
-                // One that cannot be read says nothing of positions: it is rebuilt first.
-                let rebuild =
-                    |error: StorageError| Trouble::Rebuild(key.0, key.1, task.id.processor, error.to_string());
-                holds_state |= !store.is_empty().map_err(rebuild)?;
-            }
-        }
-        if holds_state {
+        if assigned.never_committed && hold_state(key, &assigned.tasks)? {
             let group = self.topology.group(key.0);
             // Since it was asked, another member may have begun the partition: then this one comes late, not anew.
             let inputs = assigned.inputs.iter().map(|input| TopicPartition { topic: input.topic, partition: key.1 });
@@ -531,4 +522,17 @@ impl<B: Broker> StreamThread<B> {
             }
         }
     }
+}
+
+/// Whether any store of a partition's tasks holds state. One that cannot be read says nothing of positions: it is rebuilt
+/// first.
+fn hold_state(key: (SubTopologyId, i32), tasks: &[Task]) -> Result<bool, Trouble> {
+    let mut hold = false;
+    for task in tasks {
+        for store in &task.stores {
+            let empty = store.is_empty();
+            hold |= !empty.map_err(|e| Trouble::Rebuild(key.0, key.1, task.id.processor, e.to_string()))?;
+        }
+    }
+    Ok(hold)
 }

@@ -250,7 +250,7 @@ fn succeed(world: &mut World, sleeper: usize) {
     let process = (sleeper + world.rng.usize(1..count)) % count;
     let at = world.now + world.rng.u64(6_500 * MS..12 * SECOND);
     let lasts = world.rng.u64(SECOND..6 * SECOND);
-    world.at(at, crate::world::Event::Strike(Misfortune { at, fault: Fault::ProcessStopped, process, lasts }));
+    world.at(at, crate::world::Event::Misfortune(Misfortune { at, fault: Fault::ProcessStopped, process, lasts }));
 }
 
 struct Reader {

@@ -87,10 +87,7 @@ impl Runs {
     pub(super) fn get(&self, key: &[u8]) -> sled::Result<Option<Vec<u8>>> {
         let hash = filter::hash(key);
         for run in self.snapshot().iter().rev().filter(|run| run.filter.may_have(hash)) {
-            let (from, to) = (prefix(BLOCKS, run.number), block_key(run.number, key));
-            let Some((_, block)) = self.tree.range::<&[u8], _>(&from[..]..=&to[..]).next_back().transpose()? else {
-                continue;
-            };
+            let Some((_, block)) = self.block_at(run.number, key)? else { continue };
             for entry in block::entries(&block) {
                 let (at, value) = entry.map_err(|_| damaged())?;
                 if at >= key {
@@ -120,9 +117,13 @@ impl Runs {
         let mut entries: Vec<Entry> = batch.collect();
         // Stable, so that of two entries of one key the later one stands last, and that one is kept.
         entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-        entries.reverse();
-        entries.dedup_by(|(later, _), (kept, _)| later == kept);
-        entries.reverse();
+        entries.dedup_by(|later, kept| {
+            let again = later.0 == kept.0;
+            if again {
+                std::mem::swap(later, kept);
+            }
+            again
+        });
         if entries.is_empty() {
             return Ok(());
         }
@@ -241,14 +242,17 @@ impl Runs {
         Ok(())
     }
 
+    /// The block of a run that holds a key if any does: the last that begins at or before it.
+    fn block_at(&self, run: u64, key: &[u8]) -> sled::Result<Option<(sled::IVec, sled::IVec)>> {
+        let (from, to) = (prefix(BLOCKS, run), block_key(run, key));
+        self.tree.range::<&[u8], _>(&from[..]..=&to[..]).next_back().transpose()
+    }
+
     /// The entries of a run from a key on.
     fn stream(&self, run: Arc<Run>, from: &[u8]) -> Box<dyn Iterator<Item = sled::Result<Entry>>> {
-        let start = prefix(BLOCKS, run.number);
         let end = prefix(BLOCKS, run.number + 1);
-        // The block that may hold `from` begins before it.
-        let begins = self.tree.range::<&[u8], _>(&start[..]..=&block_key(run.number, from)[..]).next_back();
-        let first = match begins.transpose() {
-            Ok(found) => found.map_or_else(|| start.to_vec(), |(key, _)| key.to_vec()),
+        let first = match self.block_at(run.number, from) {
+            Ok(found) => found.map_or_else(|| prefix(BLOCKS, run.number).to_vec(), |(key, _)| key.to_vec()),
             Err(error) => return Box::new(iter::once(Err(error))),
         };
         let blocks = self.tree.range::<&[u8], _>((Bound::Included(&first[..]), Bound::Excluded(&end[..])));
