@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_runtime::{Bounds, BrokerError, Offset, TopicId, TopicPartition, Topology};
+use millrace_runtime::{Bounds, BrokerError, Offset, TopicPartition, Topology};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::context::QuietContext;
 use super::errors::of_question;
+use super::leaders;
 use crate::config::KafkaConfig;
 
 /// How long a question about a topic may take before the engine gets its turn again.
@@ -42,20 +43,15 @@ impl BoundsReader {
         let mut distinct = partitions.to_vec();
         distinct.sort_unstable();
         distinct.dedup();
-        let ask = |end| self.offsets_at(&distinct, end).inspect_err(|_| self.refresh(&distinct));
+        let topics: BTreeSet<_> = distinct.iter().map(|at| at.topic).collect();
+        let names = || topics.iter().map(|topic| &*self.names[usize::from(topic.0)]);
+        // The library goes on with what it heard last, also that nobody leads a partition.
+        let ask = |end| self.offsets_at(&distinct, end).inspect_err(|_| leaders::ask(&self.consumer, names()));
         let starts = ask(rdkafka::Offset::Beginning)?;
         let ends = ask(rdkafka::Offset::End)?;
         let found: BTreeMap<_, _> =
             distinct.iter().zip(starts.iter().zip(&ends)).map(|(at, (start, end))| (*at, (*start, *end))).collect();
         Ok(partitions.iter().map(|at| Bounds { start: found[at].0, end: found[at].1 }).collect())
-    }
-
-    /// Asks who leads the partitions. The library goes on with what it heard last, also that nobody does: minutes long.
-    fn refresh(&self, partitions: &[TopicPartition]) {
-        let topics: BTreeSet<_> = partitions.iter().map(|at| at.topic).collect();
-        let known = |topic: TopicId| self.consumer.fetch_metadata(Some(&self.names[usize::from(topic.0)]), QUESTION);
-        // A broker that does not answer one will not answer the others.
-        let _ = topics.into_iter().try_for_each(|topic| known(topic).map(drop));
     }
 
     fn offsets_at(&self, partitions: &[TopicPartition], end: rdkafka::Offset) -> Result<Vec<Offset>, BrokerError> {

@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::context::{QuietContext, mends_itself};
+use super::leaders;
 use super::raw::{self, Polled};
 use crate::config::KafkaConfig;
 use crate::waker::Waker;
@@ -58,6 +59,9 @@ impl Follower {
     }
 
     pub(super) fn follow(&mut self, at: TopicPartition, from: Offset) -> Result<(), BrokerError> {
+        if !self.next.keys().any(|followed| followed.topic == at.topic) {
+            leaders::ask(self.consumer()?, [&*self.names[usize::from(at.topic.0)]]);
+        }
         self.unfollow(at)?;
         let list = self.list(at, from)?;
         self.consumer()?.incremental_assign(&list).map_err(|error| retry("follow", &error))?;

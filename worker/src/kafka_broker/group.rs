@@ -18,7 +18,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use super::ClientCounters;
 use super::context::{GroupContext, Rebalance, mends_itself};
 use super::errors::of_question;
-use super::{membership, raw};
+use super::{leaders, membership, raw};
 use crate::config::{KafkaConfig, WhenStopped};
 use crate::waker::Waker;
 
@@ -367,6 +367,10 @@ impl Group {
         let consumer = self.consumer()?.clone();
         let new: Vec<_> = positions.iter().filter(|(at, _)| !self.readers.contains_key(at)).copied().collect();
         let list = self.list(new.iter().map(|(at, next)| (at, Some(*next))))?;
+        // The group has heard of the input it subscribes to.
+        let companions: BTreeSet<_> =
+            new.iter().map(|(at, _)| at.topic).filter(|topic| *topic != self.inputs[0]).collect();
+        leaders::ask(&consumer, companions.iter().map(|topic| &*self.names[usize::from(topic.0)]));
         if list.count() > 0 || self.unanswered {
             consumer
                 .incremental_assign(&list)

@@ -8,6 +8,7 @@
 //!   answered at once.
 //! - **Companion inputs.** The group subscribes to its leading input only; `start` adds the same partitions of the
 //!   others to the assignment and `release` takes them away, so co-partitioned inputs sit together.
+//! - **Leaders are asked for before a partition is assigned by hand** ([`leaders`]): the library does so once a second.
 //! - **Waiting on several consumers.** Each queue wakes the thread when it becomes non-empty, so each is emptied before
 //!   the wait: the library's word that it gave nothing can mean that it served something else ([`context`]). The wait is
 //!   cut into slices of at most [`SLICE`] in case a wake-up is missed. An idle thread does next to nothing.
@@ -69,6 +70,7 @@ mod context;
 pub(crate) mod errors;
 mod follower;
 mod group;
+mod leaders;
 mod library_thread;
 mod membership;
 mod outside;
