@@ -59,6 +59,9 @@ struct Args {
     /// Instead of a campaign: measures recovery from each fault this many times.
     #[arg(long, value_name = "TRIES")]
     recovery: Option<usize>,
+    /// Of recovery, only the cases that have this in their name.
+    #[arg(long, value_name = "TEXT", default_value = "", requires = "recovery")]
+    only: String,
     /// Instead of a campaign: one for each of these defects, with commas between, or all; each must be found.
     #[arg(long, value_name = "DEFECTS", conflicts_with = "recovery")]
     planted: Option<String>,
@@ -97,7 +100,14 @@ fn by_hand(args: Args) -> ExitCode {
         ExitCode::from(3)
     };
     if let Some(tries) = args.recovery {
-        return match recovery::run(seed, args.brokers.into(), tries, args.orders, args.rate) {
+        return match recovery::run(&recovery::Asked {
+            seed,
+            brokers: args.brokers.into(),
+            tries,
+            before: args.orders,
+            rate: args.rate,
+            only: args.only,
+        }) {
             Ok(measured) => {
                 print(args.output, &measured);
                 ExitCode::SUCCESS

@@ -18,6 +18,8 @@ use crate::support::node::Skipped;
 const PARTITIONS: usize = 4;
 /// How long a recovery may take before the measurement is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Seconds in a row in which every partition must have moved for the pipeline to be steady.
+const STEADY: usize = 3;
 
 /// What is done to a pipeline of two workers that share the partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,20 @@ const ROUNDS: &[Round] = &[
     },
 ];
 
+/// What is to be measured.
+pub struct Asked {
+    pub seed: u64,
+    pub brokers: usize,
+    /// How often each case.
+    pub tries: usize,
+    /// Orders placed before, where stores are to be full.
+    pub before: usize,
+    /// Orders a second meanwhile.
+    pub rate: f64,
+    /// What the name of a case must have in it.
+    pub only: String,
+}
+
 /// What was measured of one case.
 #[derive(Debug, serde::Serialize)]
 pub struct Measured {
@@ -107,10 +123,18 @@ pub struct Recovery {
     pub measured: Vec<Measured>,
 }
 
-/// Measures every case so many times; where stores are to be full, after so many orders.
-pub fn run(seed: u64, brokers: usize, tries: usize, before: usize, rate: f64) -> Result<Recovery, Skipped> {
+/// Measures what was asked for.
+///
+/// # Errors
+/// [`Skipped`] when there is no Apache Kafka on this machine.
+pub fn run(asked: &Asked) -> Result<Recovery, Skipped> {
+    let Asked { seed, brokers, tries, before, rate, ref only } = *asked;
     let mut measured = Vec::new();
     for round in ROUNDS.iter().filter(|round| !round.full || before > 0) {
+        let cases: Vec<_> = round.cases.iter().filter(|(_, case)| case.contains(only)).collect();
+        if cases.is_empty() {
+            continue;
+        }
         let mut ground = Ground::start(brokers, 2, Workers { session: round.session, leave: round.leave })?;
         let watch = Watch::start(ground.direct());
         if round.full {
@@ -126,7 +150,7 @@ pub fn run(seed: u64, brokers: usize, tries: usize, before: usize, rate: f64) ->
             orders: usize::MAX / 2,
             rate,
         });
-        for (event, case) in round.cases {
+        for (event, case) in cases {
             let keys = keys(&ground.direct());
             let mut gaps: Vec<u64> = Vec::new();
             for _ in 0..tries {
@@ -191,7 +215,7 @@ fn until_quiet(watch: &Watch) {
 fn until_steady(watch: &Watch) {
     let since = Instant::now();
     let mut steady = 0;
-    while steady < 5 {
+    while steady < STEADY {
         assert!(since.elapsed() < PATIENCE, "output does not become steady");
         let from = Instant::now();
         std::thread::sleep(Duration::from_secs(1));
