@@ -1,11 +1,15 @@
 //! A topic read in full, every partition, into memory: the newest value of each key. Advice for decisions, never the
-//! truth of another processor.
+//! truth of another processor. Owns what the disk has of it, so that a restart reads on where the last run ended; never needs it:
+//! a table whose disk fails is in memory alone, and read anew at the next start.
+
+use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
+use crate::io::{BackgroundJob, Bounds, StorageError};
 use crate::processor::{Change, Failure, Fold};
-use crate::record::{Offset, Record};
-use crate::store::Value;
+use crate::record::{Offset, Record, Timestamp, TopicId, TopicPartition};
+use crate::store::{Entry, NameTopic, Store, Value};
 
 /// A global table.
 #[derive(Default)]
@@ -13,6 +17,20 @@ pub struct GlobalTable {
     values: HashMap<Box<[u8]>, Value>,
     /// Per partition: next offset to apply, and the end that must be reached before the table may be used.
     partitions: HashMap<i32, Progress>,
+    /// `None` where nothing is kept on a disk.
+    kept: Option<Kept>,
+}
+
+/// What the disk has of a table, and what it will have.
+struct Kept {
+    topic: TopicId,
+    store: Store,
+}
+
+impl Kept {
+    fn at(&self, partition: i32) -> TopicPartition {
+        TopicPartition { topic: self.topic, partition }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -22,9 +40,44 @@ struct Progress {
 }
 
 impl GlobalTable {
-    /// A partition of the topic will be read from `start`; the table may be used once `needed` is reached.
-    pub fn expect(&mut self, partition: i32, start: Offset, needed: Offset) {
-        self.partitions.insert(partition, Progress { next: start, needed });
+    /// A table of what this store has, which is kept there from now on.
+    ///
+    /// # Errors
+    /// [`StorageError`]: the store cannot be read, or not be emptied where it cannot be trusted.
+    pub(crate) fn kept_in(topic: TopicId, mut store: Store) -> Result<Self, StorageError> {
+        let mut values = HashMap::new();
+        let read = store.scan_committed(&mut |key, value| {
+            values.insert(key.into(), value.into());
+            true
+        });
+        match read {
+            Ok(()) => {}
+            Err(StorageError::Corrupt { .. }) => {
+                store.clear()?;
+                values.clear();
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Self { values, partitions: HashMap::new(), kept: Some(Kept { topic, store }) })
+    }
+
+    /// The partitions of the topic begin and end here. It will be read from where the table stands, and may be used once
+    /// the ends are reached. A table that stands outside of its topic is of another, and is emptied.
+    pub(crate) fn expect(&mut self, bounds: &BTreeMap<i32, Bounds>) {
+        let stands = |table: &Self, partition| table.kept.as_ref().and_then(|k| k.store.position(k.at(partition)));
+        let outside = |(partition, bounds): (&i32, &Bounds)| {
+            stands(self, *partition).is_some_and(|next| next < bounds.start || next > bounds.end)
+        };
+        if bounds.iter().any(outside) {
+            self.values.clear();
+            if self.kept.as_mut().is_some_and(|kept| kept.store.clear().is_err()) {
+                self.kept = None;
+            }
+        }
+        for (partition, bounds) in bounds {
+            let next = stands(self, *partition).unwrap_or(bounds.start);
+            self.partitions.insert(*partition, Progress { next, needed: bounds.end });
+        }
     }
 
     /// The newest value of a key.
@@ -70,9 +123,12 @@ impl GlobalTable {
         match fold(record, before.map(|value| &**value))? {
             Change::Keep => {}
             Change::Put(value) => {
-                self.values.insert(record.key.into(), value.into());
+                let value = Value::from(value);
+                self.keep(record, Some(value.clone()));
+                self.values.insert(record.key.into(), value);
             }
             Change::Delete => {
+                self.keep(record, None);
                 self.values.remove(record.key);
             }
         }
@@ -84,5 +140,94 @@ impl GlobalTable {
     pub fn reached(&mut self, partition: i32, next: Offset) {
         let progress = self.partitions.entry(partition).or_insert(Progress { next: 0, needed: 0 });
         progress.next = progress.next.max(next);
+        if let Some(kept) = &mut self.kept {
+            kept.store.set_position(kept.at(partition), next);
+        }
+    }
+
+    fn keep(&mut self, record: &Record<'_>, value: Option<Value>) {
+        if let Some(kept) = &mut self.kept {
+            kept.store.restore(record.key, Entry { value, at: record.timestamp });
+        }
+    }
+
+    /// About how many bytes of memory wait for the disk.
+    pub(crate) fn memtable_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.store.memtable_bytes())
+    }
+
+    /// What waits for the disk, as [`Store::freeze`] gives it.
+    ///
+    /// # Errors
+    /// [`StorageError`]: another thread of this process has taken the store, or the disk fails. The table is in memory
+    /// alone from now on.
+    pub(crate) fn freeze(
+        &mut self,
+        now: Timestamp,
+        name: NameTopic<'_>,
+    ) -> Result<Option<BackgroundJob>, StorageError> {
+        let frozen = self.kept.as_mut().map_or(Ok(None), |kept| kept.store.freeze(now, name));
+        if frozen.is_err() {
+            self.kept = None;
+        }
+        frozen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::io::Storage;
+    use crate::processor::StoreDefinition;
+    use crate::testing::MemoryStorage;
+
+    const TOPIC: TopicId = TopicId(3);
+
+    fn opened(storage: &MemoryStorage) -> GlobalTable {
+        let definition = StoreDefinition { name: "t", tables: Vec::new(), format: "1".into(), open: None };
+        let find = |name: &str| Some(TopicPartition { topic: TOPIC, partition: name.parse().ok()? });
+        let store = Store::open("t".into(), storage.open("t").unwrap(), &definition, None, &find).unwrap();
+        GlobalTable::kept_in(TOPIC, store).unwrap()
+    }
+
+    fn expecting(mut table: GlobalTable, start: Offset, end: Offset) -> GlobalTable {
+        table.expect(&[(0, Bounds { start, end })].into());
+        table
+    }
+
+    /// A storage that has a table of ten records.
+    fn written() -> MemoryStorage {
+        let storage = MemoryStorage::default();
+        let mut table = expecting(opened(&storage), 0, 10);
+        let fold: Fold = Arc::new(|record, _| Ok(Change::Put(record.value.unwrap_or_default().to_vec())));
+        for offset in 0..10 {
+            let key = [u8::try_from(offset).unwrap()];
+            let record =
+                Record { topic: "t", partition: 0, offset, timestamp: 0, key: &key, value: Some(b"v"), headers: &[] };
+            table.apply(&fold, &record).unwrap();
+        }
+        assert!(table.is_ready());
+        let job = table.freeze(0, &|at| at.partition.to_string()).unwrap();
+        job.expect("there is something to write")();
+        storage
+    }
+
+    #[test]
+    fn it_goes_on_from_what_its_disk_has() {
+        let table = expecting(opened(&written()), 0, 12);
+        assert_eq!((table.len(), table.position(0), table.is_ready()), (10, Some(10), false));
+    }
+
+    /// Records between were deleted, or it is another topic of the name.
+    #[test]
+    fn it_is_read_anew_where_it_stands_outside_of_its_topic() {
+        for (start, end) in [(11, 20), (0, 9)] {
+            let storage = written();
+            let table = expecting(opened(&storage), start, end);
+            assert_eq!((table.len(), table.position(0)), (0, Some(start)));
+            assert!(opened(&storage).is_empty(), "and the disk says so");
+        }
     }
 }

@@ -109,7 +109,7 @@ pub struct ProcessorDefinition {
     /// Its stores; [`Step`] names them by their place here.
     pub stores: Vec<StoreDefinition>,
     /// Topics it reads in full, every partition, into memory; [`Step::global`] names them by their place here.
-    pub globals: Vec<TableDefinition>,
+    pub globals: Vec<GlobalDefinition>,
     /// Names of the numbers it needs from the topology's `settings`.
     pub settings: &'static [&'static str],
     /// Makes the processor of one task.
@@ -156,6 +156,15 @@ pub struct TableDefinition {
     pub topic: &'static str,
     /// What the record makes of the value before it. Must be pure.
     pub fold: Fold,
+}
+
+/// A topic read in full by a processor: a table of all its partitions.
+#[derive(Clone)]
+pub struct GlobalDefinition {
+    /// The topic and its fold.
+    pub table: TableDefinition,
+    /// As [`StoreDefinition::format`]: the table is kept on disk, too.
+    pub format: String,
 }
 
 /// What a record makes of the value of its key.

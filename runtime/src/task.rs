@@ -12,9 +12,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::io::{Disk, StorageError};
+use crate::io::{Disk, Storage, StorageError};
 use crate::planted;
-use crate::processor::{Processor, ProcessorDefinition};
+use crate::processor::{GlobalDefinition, Processor, ProcessorDefinition, StoreDefinition};
 use crate::record::{InputRecord, Offset, ProcessorId, SubTopologyId, TaskId, Timestamp, TopicId, TopicPartition};
 use crate::step::Undo;
 use crate::store::Store;
@@ -114,13 +114,40 @@ pub(crate) fn open_store(
     let of = definition.stores.get(place).unwrap_or(&parking);
     let name = format!("{}-{}-{}", spec.name, wiring.name, id.partition);
     let Some(disk) = open(&name)? else { return Ok(None) };
+    open_trusted(topology, name, &disk, of, wiring.ttl_ms).map(Some)
+}
+
+/// Opens the store that a processor's global table is kept in, as [`open_store`] does.
+///
+/// # Errors
+/// [`StorageError`]: it can neither be used nor emptied.
+pub(crate) fn open_global(
+    topology: &Topology,
+    definition: &ProcessorDefinition,
+    place: usize,
+    storage: &dyn Storage,
+) -> Result<(Store, Option<String>), StorageError> {
+    let GlobalDefinition { table, format } = &definition.globals[place];
+    let name = format!("{}-{}-all", definition.name, table.topic);
+    let of = StoreDefinition { name: table.topic, tables: Vec::new(), format: format.clone(), open: None };
+    let disk = storage.open(&name)?;
+    open_trusted(topology, name, &disk, &of, None)
+}
+
+fn open_trusted(
+    topology: &Topology,
+    name: String,
+    disk: &Arc<dyn Disk>,
+    definition: &StoreDefinition,
+    ttl_ms: Option<i64>,
+) -> Result<(Store, Option<String>), StorageError> {
     let find = |name: &str| topology.find_partition(name);
-    let store = |disk| Store::open(name.clone(), disk, of, wiring.ttl_ms, &find);
-    match store(disk.clone()) {
-        Ok(opened) => Ok(Some((opened, None))),
+    let store = || Store::open(name.clone(), disk.clone(), definition, ttl_ms, &find);
+    match store() {
+        Ok(opened) => Ok((opened, None)),
         Err(error @ StorageError::Corrupt { .. }) => {
             disk.clear()?;
-            Ok(Some((store(disk)?, Some(format!("{error}: it is emptied and rebuilt from its topics")))))
+            Ok((store()?, Some(format!("{error}: it is emptied and rebuilt from its topics"))))
         }
         Err(error) => Err(error),
     }

@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use millrace_runtime::{Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition};
+use millrace_runtime::{GlobalDefinition, Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition};
 use millrace_schemas::{AvroRecord, Codec, OrderAccepted, OrderPlaced, OrderRejected, topics};
 
 use crate::wire::{self, Wire};
@@ -34,7 +34,10 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
             format: "fingerprint 1".to_owned(),
             open: None,
         }],
-        globals: vec![tables::products(&wire), tables::levels(&wire)],
+        globals: vec![
+            GlobalDefinition { table: tables::products(&wire), format: "products 1".to_owned() },
+            GlobalDefinition { table: tables::levels(&wire), format: "levels 1".to_owned() },
+        ],
         settings: &["lines_max", "quantity_max", "sold_out_advice"],
         build: Arc::new(move |context| {
             Box::new(Intake {

@@ -7,7 +7,7 @@ use super::{Followed, NOT_YET_PAUSE_MS, STILL_WAITS_MS, StreamThread, Trouble};
 use crate::global::GlobalTable;
 use crate::io::{Broker, BrokerError, Call, Flow};
 use crate::processor::{Failure, TaskContext};
-use crate::record::{Offset, ProcessorId, Record, SubTopologyId, TaskId, TopicPartition};
+use crate::record::{Offset, ProcessorId, Record, SubTopologyId, TaskId, TopicId, TopicPartition};
 use crate::store::Store;
 use crate::task::{AssignedPartition, DeadLetterWindow, Input, Need, Source, Task, TaskState};
 
@@ -251,26 +251,41 @@ impl<B: Broker> StreamThread<B> {
         })
     }
 
+    /// Reads every global table on from what the disk has of it.
     fn follow_globals(&mut self) -> Result<(), Trouble> {
-        let mut wanted: Vec<(ProcessorId, usize, TopicPartition)> = Vec::new();
-        for sub_topology in &self.hosted {
-            for processor in &self.topology.sub_topology(*sub_topology).processors {
-                for (place, topic) in self.topology.processor(*processor).globals.iter().enumerate() {
-                    for partition in 0..self.topology.topic(*topic).partitions {
-                        wanted.push((*processor, place, TopicPartition { topic: *topic, partition }));
-                    }
-                }
-            }
+        let mut wanted: Vec<(ProcessorId, usize, TopicId)> = Vec::new();
+        for processor in self.hosted.iter().flat_map(|sub| &self.topology.sub_topology(*sub).processors) {
+            let topics = self.topology.processor(*processor).globals.iter().enumerate();
+            wanted.extend(topics.map(|(place, topic)| (*processor, place, *topic)));
         }
-        let partitions: Vec<_> = wanted.iter().map(|(_, _, at)| *at).collect();
-        let bounds = if partitions.is_empty() { Vec::new() } else { self.broker.bounds(&partitions)? };
-        for ((processor, place, at), bounds) in wanted.into_iter().zip(bounds) {
-            self.globals[usize::from(processor.0)][place].expect(at.partition, bounds.start, bounds.end);
-            self.broker.follow(at, bounds.start)?;
-            self.following.insert(at);
+        for (processor, place, topic) in wanted {
+            let partitions = 0..self.topology.topic(topic).partitions;
+            let all: Vec<_> = partitions.clone().map(|partition| TopicPartition { topic, partition }).collect();
+            let bounds = partitions.zip(self.broker.bounds(&all)?).collect();
+            let mut table = self.open_global(processor, place, topic);
+            table.expect(&bounds);
+            self.globals[usize::from(processor.0)][place] = table;
+            for at in all {
+                self.follow_for_restore(at)?;
+            }
         }
         self.globals_expected = true;
         Ok(())
+    }
+
+    fn open_global(&mut self, processor: ProcessorId, place: usize, topic: TopicId) -> GlobalTable {
+        let definition = &self.definitions[usize::from(processor.0)];
+        let opened = crate::task::open_global(&self.topology, definition, place, &*self.storage);
+        let (table, trouble) = match opened.map(|(store, emptied)| (GlobalTable::kept_in(topic, store), emptied)) {
+            Ok((Ok(table), emptied)) => (table, emptied),
+            Ok((Err(error), _)) | Err(error) => {
+                (GlobalTable::default(), Some(format!("{error}: the table is read in full, into memory alone")))
+            }
+        };
+        if let Some(text) = trouble {
+            self.report.warn(About::default(), text);
+        }
+        table
     }
 
     /// Records of a followed partition: to the global tables and to the stores that restore from it.
@@ -317,6 +332,7 @@ impl<B: Broker> StreamThread<B> {
     fn apply_one(&mut self, from: TopicPartition, begin: Offset, record: &Record<'_>) -> Result<(), Failure> {
         for (processor, definition) in self.definitions.iter().enumerate() {
             for (place, table) in definition.globals.iter().enumerate() {
+                let table = &table.table;
                 let known = self.globals[processor][place].position(from.partition);
                 if table.topic == record.topic && known.is_some_and(|position| position >= begin) {
                     match self.globals[processor][place].apply(&table.fold, record) {
@@ -508,7 +524,23 @@ impl<B: Broker> StreamThread<B> {
             }
         }
         self.assigned = assigned;
+        self.write_out_globals(now);
         Ok(())
+    }
+
+    pub(super) fn write_out_globals(&mut self, now: i64) {
+        let name = |at: TopicPartition| self.topology.name_of(at);
+        for table in self.globals.iter_mut().flatten() {
+            match table.freeze(now, &name) {
+                Ok(Some(job)) => self.storage.in_background(job),
+                Ok(None) => {}
+                Err(error) => {
+                    let text =
+                        format!("{error}: the global table is in memory alone, and read in full after a restart");
+                    self.report.info(About::default(), text);
+                }
+            }
+        }
     }
 
     fn write_out_store(&mut self, store: &mut Store, now: i64) {

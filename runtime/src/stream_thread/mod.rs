@@ -301,6 +301,9 @@ impl<B: Broker> StreamThread<B> {
                 self.settle_trouble(trouble)?;
             }
         }
+        self.storage.settle();
+        self.write_out_globals(self.clock.now());
+        self.storage.settle();
         Ok(())
     }
 
@@ -417,12 +420,9 @@ impl<B: Broker> StreamThread<B> {
     }
 
     fn memtable_bytes(&self) -> usize {
-        self.assigned
-            .values()
-            .flat_map(|a| &a.tasks)
-            .flat_map(|t| &t.stores)
-            .map(crate::store::Store::memtable_bytes)
-            .sum()
+        let stores = self.assigned.values().flat_map(|a| &a.tasks).flat_map(|t| &t.stores);
+        let globals = self.globals.iter().flatten().map(GlobalTable::memtable_bytes);
+        stores.map(crate::store::Store::memtable_bytes).chain(globals).sum()
     }
 
     fn over_budget(&self) -> bool {

@@ -198,7 +198,7 @@ impl Solo {
 
     /// Sets an entry of a global table.
     pub fn global(&mut self, global: usize, key: &[u8], value: &[u8]) {
-        let definition = &self.definition.globals[global];
+        let definition = &self.definition.globals[global].table;
         let record = Record {
             topic: definition.topic,
             partition: 0,

@@ -225,10 +225,10 @@ pub fn check_definitions(topology: &mut Topology, definitions: &[ProcessorDefini
                 ));
             }
         }
-        let global = |topic: &str| definition.globals.iter().position(|g| g.topic == topic);
+        let global = |topic: &str| definition.globals.iter().position(|g| g.table.topic == topic);
         spec.globals.sort_by_key(|id| global(name(*id)).unwrap_or(usize::MAX));
         let file: Vec<&str> = spec.globals.iter().map(|id| name(*id)).collect();
-        let code: Vec<&str> = definition.globals.iter().map(|table| table.topic).collect();
+        let code: Vec<&str> = definition.globals.iter().map(|global| global.table.topic).collect();
         if code != file {
             fault(format!("{} reads {code:?} in full in the program, but {file:?} in the topology", spec.name));
         }
