@@ -254,7 +254,10 @@ fn once(ground: &mut Ground, watch: &Watch, event: Event) -> Duration {
     let done = Instant::now();
     let since = Instant::now();
     while !watch.moves_since(done, PARTITIONS) {
-        assert!(since.elapsed() < PATIENCE, "output does not go on after {event:?}");
+        if since.elapsed() > PATIENCE {
+            ground.keep_kafka();
+            panic!("output does not go on after {event:?}; logs in {}", ground.dir().display());
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
     // It may have gone on for a moment after the fault, as a member that has not been missed yet does.
