@@ -140,7 +140,19 @@ fn write_long(value: i64, out: &mut Vec<u8>) {
     out.push(rest as u8);
 }
 
+/// Most are of one byte: lengths, counts, branches, symbols.
+#[inline]
 fn read_long(input: &mut &[u8]) -> Read<i64> {
+    match **input {
+        [byte @ 0..0x80, ref rest @ ..] => {
+            *input = rest;
+            Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1))
+        }
+        _ => read_long_of_many_bytes(input),
+    }
+}
+
+fn read_long_of_many_bytes(input: &mut &[u8]) -> Read<i64> {
     let mut zigzag = 0u64;
     for (position, &byte) in input.iter().take(10).enumerate() {
         if position == 9 && byte > 1 {
