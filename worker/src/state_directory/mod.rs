@@ -45,7 +45,7 @@ use millrace_runtime::{BackgroundJob, Disk, Storage, StorageError};
 use self::runs::Runs;
 
 /// The first line of `stores/format`.
-const FORMAT: &str = "millrace-state 2";
+const FORMAT: &str = "millrace-state 3";
 /// Why a directory cannot be opened that somebody else has.
 const USED: &str = "another process uses this state directory; give each a `--data-dir` of its own, or end the other";
 /// How often, 10 ms apart, sled's own lock is looked at before it counts as another process's.

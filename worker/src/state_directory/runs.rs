@@ -68,10 +68,14 @@ impl Runs {
         let manifest = tree.get(MANIFEST)?;
         let (next, listed) = manifest.as_deref().map_or(Some((0, Vec::new())), decode_manifest).ok_or_else(damaged)?;
         let mut runs = Vec::new();
-        for [number, count, bytes] in &listed {
+        for [number, count, bytes, filter_bytes] in &listed {
             let mut filter = Vec::new();
             for piece in tree.scan_prefix(prefix(FILTERS, *number)) {
                 filter.extend_from_slice(&piece?.1);
+            }
+            // One that lacks a piece would hide keys.
+            if filter.len() as u64 != *filter_bytes {
+                return Err(damaged());
             }
             let filter = Filter::from_bytes(filter).ok_or_else(damaged)?;
             runs.push(Arc::new(Run { number: *number, count: *count, bytes: *bytes, filter }));
@@ -325,19 +329,19 @@ fn block_key(run: u64, key: &[u8]) -> Vec<u8> {
     [&prefix(BLOCKS, run)[..], key].concat()
 }
 
-/// A run in the manifest: its number, entries and bytes.
-type Listed = [u64; 3];
+/// A run in the manifest: its number, entries, bytes, and bytes of its filter.
+type Listed = [u64; 4];
 
 /// The number of the next run, then what is listed of each; all big endian.
 fn encode_manifest(next: u64, runs: &[Arc<Run>]) -> Vec<u8> {
-    let numbers = iter::once(next).chain(runs.iter().flat_map(|run| [run.number, run.count, run.bytes]));
-    numbers.flat_map(u64::to_be_bytes).collect()
+    let listed = |run: &Arc<Run>| -> Listed { [run.number, run.count, run.bytes, run.filter.bytes().len() as u64] };
+    iter::once(next).chain(runs.iter().flat_map(listed)).flat_map(u64::to_be_bytes).collect()
 }
 
 fn decode_manifest(bytes: &[u8]) -> Option<(u64, Vec<Listed>)> {
     let (numbers, rest) = bytes.as_chunks::<8>();
     let (next, runs) = numbers.split_first()?;
-    let (runs, odd) = runs.as_chunks::<3>();
+    let (runs, odd) = runs.as_chunks::<4>();
     let listed = runs.iter().map(|run| run.map(u64::from_be_bytes)).collect();
     (rest.is_empty() && odd.is_empty()).then_some((u64::from_be_bytes(*next), listed))
 }

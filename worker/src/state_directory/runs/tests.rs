@@ -195,6 +195,18 @@ fn damage_is_told() {
 }
 
 #[test]
+fn a_filter_that_lacks_a_piece_is_damage() {
+    let shop = Shop::new();
+    let runs = shop.open();
+    put(&runs, (0..20_000).map(|n| entry(&format!("{n:05}"), Some("x"))).collect());
+    drop(runs);
+    let pieces: Vec<_> = shop.tree().scan_prefix([FILTERS]).keys().collect::<sled::Result<_>>().unwrap();
+    assert!(pieces.len() > 1, "there is one to lose");
+    shop.tree().remove(&pieces[0]).unwrap();
+    assert!(Runs::open(shop.tree()).is_err());
+}
+
+#[test]
 fn runs_are_merged_when_the_newer_ones_weigh_as_much() {
     assert_eq!(due(&[]), None);
     assert_eq!(due(&[10; 7]), None);
