@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use millrace_sim::{Options, Trace, campaign, run, shrink};
 
 const FIXED: u64 = 150;
-const RANDOM: u64 = 15;
+const RANDOM: u64 = 100;
 
 fn all_promises_hold(from: u64, seeds: u64) {
     let result = campaign(from, seeds, 2, Options::of_seed, || {});
