@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use millrace_runtime::{StoreSpec, TopicId};
 use millrace_worker::{From, TopicReader};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::fleet::{self, Doors, Fleet};
 use super::ground::{Ground, Role, Workers};
@@ -154,6 +156,7 @@ pub fn run(asked: &Asked) -> Result<Recovery, Skipped> {
             let keys = keys(&ground.direct());
             let mut gaps: Vec<u64> = Vec::new();
             for _ in 0..tries {
+                until_shared(&ground.direct());
                 until_steady(&watch);
                 gaps.push(millis(once(&mut ground, &watch, *event)));
             }
@@ -208,6 +211,25 @@ fn until_quiet(watch: &Watch) {
         if watch.events() != events {
             (events, since) = (watch.events(), Instant::now());
         }
+    }
+}
+
+/// Waits until both workers have partitions of every group: what is done to one without is nothing.
+fn until_shared(kafka: &str) {
+    let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka).create().expect("a client");
+    // Version, then how many topics.
+    let has_some = |assigned: Option<&[u8]>| assigned.and_then(|bytes| bytes.get(2..6)).is_some_and(|n| n != [0; 4]);
+    let is_shared = |group: &str| {
+        let found = client.fetch_group_list(Some(group), Duration::from_secs(5));
+        found.is_ok_and(|found| {
+            let members = found.groups().iter().flat_map(|group| group.members());
+            members.filter(|member| has_some(member.assignment())).count() == 2
+        })
+    };
+    let since = Instant::now();
+    while !["millrace.orders", "millrace.stock"].iter().all(|group| is_shared(group)) {
+        assert!(since.elapsed() < PATIENCE, "the workers do not share the partitions");
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
