@@ -52,9 +52,10 @@ Examples:
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// What to log: error, warn, info, debug, or a filter such as millrace_worker=debug.
-    #[arg(long, global = true, env = "MILLRACE_LOG", default_value = "info", value_name = "FILTER")]
-    log: String,
+    /// What to log: off, error, warn, info, debug, or a filter such as millrace_worker=debug. Without it info, of `sim`
+    /// nothing.
+    #[arg(long, global = true, env = "MILLRACE_LOG", value_name = "FILTER")]
+    log: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -95,7 +96,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(&cli.log);
+    // What simulated brokers have to say of simulated faults is in the trace.
+    let unasked = if matches!(cli.command, Command::Sim(_)) { "off" } else { "info" };
+    start_logging(cli.log.as_deref().unwrap_or(unasked));
     #[cfg(feature = "planted")]
     if let Ok(name) = std::env::var("MILLRACE_PLANTED") {
         let Some(defect) = millrace_sim::Defect::find(&name) else {

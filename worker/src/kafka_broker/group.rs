@@ -354,7 +354,11 @@ impl Group {
             return Ok(Vec::new());
         }
         let list = self.list(partitions.iter().map(|at| (at, None)))?;
-        let what = format!("committed offsets of group {}", self.name);
+        let what = format!(
+            "committed offsets of group {} (they wait while a transaction is open; one that stays open for minutes: \"A node \
+             that skips markers\" in docs/reliability.md)",
+            self.name
+        );
         let found = self.consumer()?.committed_offsets(list, QUESTION).map_err(|error| of_question(&what, &error))?;
         let found = found.checked(&what)?;
         Ok(partitions
