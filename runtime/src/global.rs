@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use crate::io::{BackgroundJob, Bounds, StorageError};
+use crate::io::{Bounds, Storage, StorageError};
 use crate::processor::{Change, Failure, Fold};
 use crate::record::{Offset, Record, Timestamp, TopicId, TopicPartition};
 use crate::store::{Entry, NameTopic, Store, Value};
@@ -156,21 +156,22 @@ impl GlobalTable {
         self.kept.as_ref().map_or(0, |kept| kept.store.memtable_bytes())
     }
 
-    /// What waits for the disk, as [`Store::freeze`] gives it.
+    /// Has what waits for the disk written, as [`Store::write_out`].
     ///
     /// # Errors
     /// [`StorageError`]: another thread of this process has taken the store, or the disk fails. The table is in memory
     /// alone from now on.
-    pub(crate) fn freeze(
+    pub(crate) fn write_out(
         &mut self,
         now: Timestamp,
         name: NameTopic<'_>,
-    ) -> Result<Option<BackgroundJob>, StorageError> {
-        let frozen = self.kept.as_mut().map_or(Ok(None), |kept| kept.store.freeze(now, name));
-        if frozen.is_err() {
+        storage: &dyn Storage,
+    ) -> Result<(), StorageError> {
+        let written = self.kept.as_mut().map_or(Ok(()), |kept| kept.store.write_out(now, name, storage));
+        if written.is_err() {
             self.kept = None;
         }
-        frozen
+        written
     }
 }
 
@@ -179,7 +180,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::io::Storage;
     use crate::processor::StoreDefinition;
     use crate::testing::MemoryStorage;
 
@@ -209,8 +209,9 @@ mod tests {
             table.apply(&fold, &record).unwrap();
         }
         assert!(table.is_ready());
-        let job = table.freeze(0, &|at| at.partition.to_string()).unwrap();
-        job.expect("there is something to write")();
+        assert!(table.memtable_bytes() > 0, "there is something to write");
+        table.write_out(0, &|at| at.partition.to_string(), &storage).unwrap();
+        storage.run_background();
         storage
     }
 

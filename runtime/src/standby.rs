@@ -423,9 +423,7 @@ impl<R: Reader> StandbyThread<R> {
     fn write_out(&self, copy: &mut Copy) -> Result<(), StorageError> {
         let now = self.clock.now();
         for copied in &mut copy.stores {
-            if let Some(job) = copied.store.freeze(now, &|at| self.topology.name_of(at))? {
-                self.storage.in_background(job);
-            }
+            copied.store.write_out(now, &|at| self.topology.name_of(at), &*self.storage)?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::io::{BackgroundJob, Disk, StorageError};
+use crate::io::{BackgroundJob, Disk, Storage, StorageError};
 use crate::planted;
 use crate::processor::{CallRequest, Open, OpenOf, StoreDefinition};
 use crate::record::{Offset, Timestamp, TopicPartition};
@@ -437,6 +437,19 @@ impl Store {
             }
             frozen.written.store(true, Ordering::Release);
         })))
+    }
+
+    /// Has the memtable written in the background, where [`Store::freeze`] gives a job for that.
+    ///
+    /// # Errors
+    /// As [`Store::freeze`].
+    pub(crate) fn write_out(
+        &mut self,
+        now: Timestamp,
+        name: NameTopic<'_>,
+        storage: &dyn Storage,
+    ) -> Result<(), StorageError> {
+        self.freeze(now, name).map(|job| job.into_iter().for_each(|job| storage.in_background(job)))
     }
 
     /// What is to be said on the disk about a state being open.

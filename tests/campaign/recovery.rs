@@ -156,8 +156,8 @@ pub fn run(asked: &Asked) -> Result<Recovery, Skipped> {
             let keys = keys(&ground.direct());
             let mut gaps: Vec<u64> = Vec::new();
             for _ in 0..tries {
-                until_shared(&ground.direct());
-                until_steady(&watch);
+                until_shared(&ground);
+                until_steady(&ground, &watch);
                 gaps.push(millis(once(&mut ground, &watch, *event)));
             }
             gaps.sort_unstable();
@@ -215,8 +215,9 @@ fn until_quiet(watch: &Watch) {
 }
 
 /// Waits until both workers have partitions of every group: what is done to one without is nothing.
-fn until_shared(kafka: &str) {
-    let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka).create().expect("a client");
+fn until_shared(ground: &Ground) {
+    let client: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", ground.direct()).create().expect("a client");
     // Version, then how many topics.
     let has_some = |assigned: Option<&[u8]>| assigned.and_then(|bytes| bytes.get(2..6)).is_some_and(|n| n != [0; 4]);
     let is_shared = |group: &str| {
@@ -228,20 +229,28 @@ fn until_shared(kafka: &str) {
     };
     let since = Instant::now();
     while !["millrace.orders", "millrace.stock"].iter().all(|group| is_shared(group)) {
-        assert!(since.elapsed() < PATIENCE, "the workers do not share the partitions");
+        check_patience(ground, since, "the workers do not share the partitions");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
 /// Waits until every partition moves, second after second.
-fn until_steady(watch: &Watch) {
+fn until_steady(ground: &Ground, watch: &Watch) {
     let since = Instant::now();
     let mut steady = 0;
     while steady < STEADY {
-        assert!(since.elapsed() < PATIENCE, "output does not become steady");
+        check_patience(ground, since, "output does not become steady");
         let from = Instant::now();
         std::thread::sleep(Duration::from_secs(1));
         steady = if watch.moves_since(from, PARTITIONS) { steady + 1 } else { 0 };
+    }
+}
+
+/// Keeps what Kafka has to say of what does not come in time, and ends.
+fn check_patience(ground: &Ground, since: Instant, what: &str) {
+    if since.elapsed() > PATIENCE {
+        ground.keep_kafka();
+        panic!("{what}; logs in {}", ground.dir().display());
     }
 }
 
@@ -276,14 +285,11 @@ fn once(ground: &mut Ground, watch: &Watch, event: Event) -> Duration {
     let done = Instant::now();
     let since = Instant::now();
     while !watch.moves_since(done, PARTITIONS) {
-        if since.elapsed() > PATIENCE {
-            ground.keep_kafka();
-            panic!("output does not go on after {event:?}; logs in {}", ground.dir().display());
-        }
+        check_patience(ground, since, &format!("output does not go on after {event:?}"));
         std::thread::sleep(Duration::from_millis(20));
     }
     // It may have gone on for a moment after the fault, as a member that has not been missed yet does.
-    until_steady(watch);
+    until_steady(ground, watch);
     let gap = watch.longest_gap(from, done);
     match event {
         Event::Stop | Event::Kill => ground.launch(&victim),

@@ -258,16 +258,20 @@ impl<B: Broker> StreamThread<B> {
             let topics = self.topology.processor(*processor).globals.iter().enumerate();
             wanted.extend(topics.map(|(place, topic)| (*processor, place, *topic)));
         }
+        let topology = &self.topology;
+        let partitions =
+            |topic| (0..topology.topic(topic).partitions).map(move |partition| TopicPartition { topic, partition });
+        let all: Vec<_> = wanted.iter().flat_map(|(_, _, topic)| partitions(*topic)).collect();
+        let bounds = if all.is_empty() { Vec::new() } else { self.broker.bounds(&all)? };
+        let bounds: BTreeMap<_, _> = all.into_iter().zip(bounds).collect();
         for (processor, place, topic) in wanted {
-            let partitions = 0..self.topology.topic(topic).partitions;
-            let all: Vec<_> = partitions.clone().map(|partition| TopicPartition { topic, partition }).collect();
-            let bounds = partitions.zip(self.broker.bounds(&all)?).collect();
+            let own = bounds.iter().filter(|(at, _)| at.topic == topic);
             let mut table = self.open_global(processor, place, topic);
-            table.expect(&bounds);
+            table.expect(&own.map(|(at, bounds)| (at.partition, *bounds)).collect());
             self.globals[usize::from(processor.0)][place] = table;
-            for at in all {
-                self.follow_for_restore(at)?;
-            }
+        }
+        for at in bounds.into_keys() {
+            self.follow_for_restore(at)?;
         }
         self.globals_expected = true;
         Ok(())
@@ -276,12 +280,10 @@ impl<B: Broker> StreamThread<B> {
     fn open_global(&mut self, processor: ProcessorId, place: usize, topic: TopicId) -> GlobalTable {
         let definition = &self.definitions[usize::from(processor.0)];
         let opened = crate::task::open_global(&self.topology, definition, place, &*self.storage);
-        let (table, trouble) = match opened.map(|(store, emptied)| (GlobalTable::kept_in(topic, store), emptied)) {
-            Ok((Ok(table), emptied)) => (table, emptied),
-            Ok((Err(error), _)) | Err(error) => {
-                (GlobalTable::default(), Some(format!("{error}: the table is read in full, into memory alone")))
-            }
-        };
+        let kept = opened.and_then(|(store, emptied)| Ok((GlobalTable::kept_in(topic, store)?, emptied)));
+        let (table, trouble) = kept.unwrap_or_else(|error| {
+            (GlobalTable::default(), Some(format!("{error}: the table is read in full, into memory alone")))
+        });
         if let Some(text) = trouble {
             self.report.warn(About::default(), text);
         }
@@ -531,27 +533,18 @@ impl<B: Broker> StreamThread<B> {
     pub(super) fn write_out_globals(&mut self, now: i64) {
         let name = |at: TopicPartition| self.topology.name_of(at);
         for table in self.globals.iter_mut().flatten() {
-            match table.freeze(now, &name) {
-                Ok(Some(job)) => self.storage.in_background(job),
-                Ok(None) => {}
-                Err(error) => {
-                    let text =
-                        format!("{error}: the global table is in memory alone, and read in full after a restart");
-                    self.report.info(About::default(), text);
-                }
+            if let Err(error) = table.write_out(now, &name, &*self.storage) {
+                let text = format!("{error}: the global table is in memory alone, and read in full after a restart");
+                self.report.info(About::default(), text);
             }
         }
     }
 
     fn write_out_store(&mut self, store: &mut Store, now: i64) {
         let name = |at: TopicPartition| self.topology.name_of(at);
-        match store.freeze(now, &name) {
-            Ok(Some(job)) => self.storage.in_background(job),
-            Ok(None) => {}
-            Err(error) => {
-                let text = format!("{error}: its states stay in memory and are written later");
-                self.report.warn(About::default(), text);
-            }
+        if let Err(error) = store.write_out(now, &name, &*self.storage) {
+            let text = format!("{error}: its states stay in memory and are written later");
+            self.report.warn(About::default(), text);
         }
     }
 }

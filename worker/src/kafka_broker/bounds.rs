@@ -1,6 +1,6 @@
 //! Where partitions begin and end: asked by a client that sees what is not committed, too. Never reads a record.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +10,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::context::QuietContext;
 use super::errors::of_question;
-use super::leaders;
+use super::leaders::{self, QUESTION};
 use crate::config::KafkaConfig;
-
-/// How long a question about a topic may take before the engine gets its turn again.
-const QUESTION: Duration = Duration::from_secs(5);
 
 pub(super) struct BoundsReader {
     consumer: BaseConsumer<QuietContext>,
@@ -43,10 +40,9 @@ impl BoundsReader {
         let mut distinct = partitions.to_vec();
         distinct.sort_unstable();
         distinct.dedup();
-        let topics: BTreeSet<_> = distinct.iter().map(|at| at.topic).collect();
-        let names = || topics.iter().map(|topic| &*self.names[usize::from(topic.0)]);
         // The library goes on with what it heard last, also that nobody leads a partition.
-        let ask = |end| self.offsets_at(&distinct, end).inspect_err(|_| leaders::ask(&self.consumer, names()));
+        let look_again = || leaders::ask(&self.consumer, &self.names, distinct.iter().map(|at| at.topic));
+        let ask = |end| self.offsets_at(&distinct, end).inspect_err(|_| look_again());
         let starts = ask(rdkafka::Offset::Beginning)?;
         let ends = ask(rdkafka::Offset::End)?;
         let found: BTreeMap<_, _> =

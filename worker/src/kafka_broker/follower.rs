@@ -60,7 +60,7 @@ impl Follower {
 
     pub(super) fn follow(&mut self, at: TopicPartition, from: Offset) -> Result<(), BrokerError> {
         if !self.next.keys().any(|followed| followed.topic == at.topic) {
-            leaders::ask(self.consumer()?, [&*self.names[usize::from(at.topic.0)]]);
+            leaders::ask(self.consumer()?, &self.names, [at.topic]);
         }
         self.unfollow(at)?;
         let list = self.list(at, from)?;

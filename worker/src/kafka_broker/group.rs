@@ -372,9 +372,8 @@ impl Group {
         let new: Vec<_> = positions.iter().filter(|(at, _)| !self.readers.contains_key(at)).copied().collect();
         let list = self.list(new.iter().map(|(at, next)| (at, Some(*next))))?;
         // The group has heard of the input it subscribes to.
-        let companions: BTreeSet<_> =
-            new.iter().map(|(at, _)| at.topic).filter(|topic| *topic != self.inputs[0]).collect();
-        leaders::ask(&consumer, companions.iter().map(|topic| &*self.names[usize::from(topic.0)]));
+        let companions = new.iter().map(|(at, _)| at.topic).filter(|topic| *topic != self.inputs[0]);
+        leaders::ask(&consumer, &self.names, companions);
         if list.count() > 0 || self.unanswered {
             consumer
                 .incremental_assign(&list)
