@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -19,8 +19,9 @@ use millrace_runtime::{
 };
 use millrace_schemas::{Codec, topics};
 use millrace_worker::{
-    Asks, CallPool, From, Health, KafkaBroker, KafkaConfig, Metrics, PlacedRecord, RecordProducer, Said, StandbyConfig,
-    Standbys, StateDirectory, StateSettings, StreamThreads, SystemClock, TopicReader, Waker, WhenStopped,
+    Asks, CallPool, From, Health, KafkaBroker, KafkaConfig, LockedDirectory, Metrics, PlacedRecord, RecordProducer,
+    Said, StandbyConfig, Standbys, StateDirectory, StateSettings, StreamThreads, SystemClock, TopicReader, Waker,
+    WhenStopped,
 };
 
 use crate::connection::{Connection, PATIENCE};
@@ -56,10 +57,11 @@ impl Pipeline {
     /// Starts the stream threads.
     pub(crate) fn start(config: PipelineConfig) -> anyhow::Result<Self> {
         let definitions = millrace_processors::definitions(&config.codec);
-        let storage = StateDirectory::open(StateSettings::new(&config.state_dir))
-            .with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))?;
+        let unusable = || format!("cannot use the state directory {}", config.state_dir.display());
+        let taken = LockedDirectory::take(StateSettings::new(&config.state_dir)).with_context(unusable)?;
+        // Opened while the clients connect, by whoever needs it first.
+        let storage = Arc::new(LazyLock::new(move || taken.open()));
         let metrics = Arc::new(Metrics::new(&config.topology)?);
-        metrics.watch_stores(storage.clone());
         let health = Arc::new(Health::default());
         let listener = {
             let (metrics, topology) = (metrics.clone(), config.topology.clone());
@@ -85,9 +87,9 @@ impl Pipeline {
             let number = u16::try_from(threads).unwrap_or(u16::MAX);
             let kafka = KafkaConfig::new(&config.connection.kafka, &config.instance, number);
             let (topology, definitions) = (config.topology.clone(), definitions.clone());
-            let (sub_topologies, storage) = (config.sub_topologies.clone(), storage.clone());
+            let sub_topologies = config.sub_topologies.clone();
             let (metrics, counted) = (metrics.clone(), config.topology.clone());
-            move |asks: Asks| {
+            move |asks: Asks, storage: StateDirectory| {
                 let told = Arc::new(move |report: StandbyReport| {
                     log(&"standbys", &report.notes);
                     metrics.add_standbys(&counted, &report);
@@ -97,7 +99,7 @@ impl Pipeline {
                 Standbys::start(config, told)
             }
         });
-        let counted = metrics.clone();
+        let (counted, opened) = (metrics.clone(), storage.clone());
         let make = move |thread: usize, waker: &Waker| -> Result<StreamThread<KafkaBroker>, ThreadError> {
             let stopped = |reason: String| ThreadError::Stopped(reason);
             let number = u16::try_from(thread).map_err(|_| stopped("too many threads".into()))?;
@@ -106,19 +108,22 @@ impl Pipeline {
             kafka.when_stopped = config.when_stopped;
             let broker = connect(&kafka, &config.topology, &config.sub_topologies, waker)?;
             counted.watch_client(broker.counters());
+            let storage = (**opened).clone().map_err(|error| stopped(error.to_string()))?;
             Ok(StreamThread::new(Parts {
                 topology: config.topology.clone(),
                 definitions: definitions.clone(),
                 sub_topologies: config.sub_topologies.clone(),
                 broker,
-                storage: Box::new(storage.clone()),
+                storage: Box::new(storage),
                 clock: Box::new(SystemClock::default()),
                 caller: Box::new(CallPool::new(CALLS_AT_ONCE, handler.clone(), waker.clone())),
                 threads: sharing,
             }))
         };
         let threads = millrace_worker::start(threads, make, &(listener as millrace_worker::Listener))?;
-        let standbys = copies.map(|copies| copies(threads.asks())).transpose()?;
+        let storage = (**storage).clone().with_context(unusable)?;
+        metrics.watch_stores(storage.clone());
+        let standbys = copies.map(|copies| copies(threads.asks(), storage)).transpose()?;
         Ok(Self { threads, standbys, metrics, health, expected })
     }
 

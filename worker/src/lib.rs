@@ -31,7 +31,7 @@ pub use metrics::Metrics;
 pub use producer::{BulkProducer, ProduceError, RecordProducer};
 pub use reader::{From, PlacedRecord, ReadError, TopicReader};
 pub use standbys::{StandbyConfig, Standbys};
-pub use state_directory::{StateDirectory, StateSettings};
+pub use state_directory::{LockedDirectory, StateDirectory, StateSettings};
 pub use stream_threads::{Asks, Listener, Said, StreamThreads, start};
 pub use transaction::{Transaction, TransactionError};
 pub use waker::Waker;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use millrace_runtime::{Disk, Storage, StorageError};
-use millrace_worker::{StateDirectory, StateSettings};
+use millrace_worker::{LockedDirectory, StateDirectory, StateSettings};
 
 /// Set for the process that the kill test starts: where it writes.
 const WRITER: &str = "MILLRACE_TEST_STATE_WRITER";
@@ -67,6 +67,10 @@ fn two_processes_cannot_use_one_directory() {
     let second = StateDirectory::open(StateSettings::new(dir.path()));
     assert!(matches!(second, Err(StorageError::Unavailable { .. })));
     drop(state);
+    let taken = LockedDirectory::take(StateSettings::new(dir.path())).unwrap();
+    let second = LockedDirectory::take(StateSettings::new(dir.path()));
+    assert!(matches!(second, Err(StorageError::Unavailable { .. })), "taken before it is opened");
+    taken.open().unwrap();
     open(dir.path());
 }
 

@@ -164,7 +164,9 @@ impl KafkaBroker {
         let timeout = Duration::from_millis(config.transaction_timeout_ms.into());
         let mut producer =
             TransactionalProducer::new(config.producer(&topology.application), topology, timeout, counters.clone());
-        // Before joining: whatever an earlier producer of this name left open is resolved before offsets are asked for.
+        // Before joining: whatever an earlier producer of this name left open is resolved before offsets are asked for. Not
+        // meanwhile: a question about a group that gets no answer in time, as of a broker that is just starting, may end the
+        // process, for the library goes on with it after it is gone (`rd_kafka_enq_once_del_source_return`).
         producer.replace()?;
         let groups = sub_topologies
             .iter()

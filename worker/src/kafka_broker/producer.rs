@@ -145,6 +145,7 @@ impl TransactionalProducer {
             .config
             .create_with_context(Deliveries::new(self.slots))
             .map_err(|error| BrokerError::Fatal(format!("the producer cannot be made: {error}")))?;
+        self.await_broker(&producer);
         let producer = Arc::new(producer);
         self.producer = Some(producer.clone());
         self.forget_transaction();
@@ -163,6 +164,20 @@ impl TransactionalProducer {
                 _ if since.elapsed() > INIT_DEADLINE => return Err(BrokerError::Retry(text)),
                 Verdict::Again => {}
                 Verdict::Abort | Verdict::Broken => return Err(BrokerError::Retry(text)),
+            }
+        }
+    }
+
+    /// Waits until a broker of the cluster is connected, for a moment: the library looks for its coordinator at once and,
+    /// without a connection, next after half a second. That to a bootstrap server does not count: it is given up as soon as
+    /// the brokers are known. Nothing is lost when nobody answers but that half second.
+    fn await_broker(&self, producer: &BaseProducer<Deliveries>) {
+        let Some(topic) = self.names.first() else { return };
+        let since = Instant::now();
+        while since.elapsed() < SLICE {
+            match producer.client().fetch_metadata(Some(topic), SLICE) {
+                Ok(metadata) if metadata.orig_broker_id() >= 0 => return,
+                _ => thread::sleep(Duration::from_millis(5)),
             }
         }
     }

@@ -77,6 +77,10 @@ impl StateSettings {
             kept_aside: 2,
         }
     }
+
+    fn unavailable(&self, reason: String) -> StorageError {
+        StorageError::Unavailable { store: self.path.display().to_string(), reason }
+    }
 }
 
 /// [`Storage`] on disk. Clones share it; the directory is released with the last of them.
@@ -97,21 +101,36 @@ struct Inner {
     _lock: Lock,
 }
 
-impl StateDirectory {
-    /// Opens the directory, setting aside what cannot be trusted.
+/// A directory that this process has to itself and has not opened yet. After a kill sled reads again whatever it has written
+/// since it was last opened, and other things can be done meanwhile.
+pub struct LockedDirectory {
+    settings: StateSettings,
+    lock: Lock,
+}
+
+impl LockedDirectory {
+    /// Takes the directory, which is made if needed.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`]: another process uses it, or the disk cannot be written.
-    pub fn open(settings: StateSettings) -> Result<Self, StorageError> {
-        let path = settings.path.clone();
-        let failed = |reason: String| StorageError::Unavailable { store: path.display().to_string(), reason };
-        make_private(&path).map_err(|error| failed(error.to_string()))?;
-        let lock = File::create(path.join("lock")).map_err(|error| failed(error.to_string()))?;
-        let lock = match lock.try_lock() {
-            Ok(()) => Lock(lock),
-            Err(TryLockError::WouldBlock) => return Err(failed(USED.into())),
-            Err(TryLockError::Error(error)) => return Err(failed(error.to_string())),
-        };
+    pub fn take(settings: StateSettings) -> Result<Self, StorageError> {
+        let failed = |reason: String| settings.unavailable(reason);
+        make_private(&settings.path).map_err(|error| failed(error.to_string()))?;
+        let lock = File::create(settings.path.join("lock")).map_err(|error| failed(error.to_string()))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { settings, lock: Lock(lock) }),
+            Err(TryLockError::WouldBlock) => Err(failed(USED.into())),
+            Err(TryLockError::Error(error)) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// Opens it, setting aside what cannot be trusted.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`]: the disk cannot be written.
+    pub fn open(self) -> Result<StateDirectory, StorageError> {
+        let Self { settings, lock } = self;
+        let failed = |reason: String| settings.unavailable(reason);
         let mut aside = 0;
         let (db, written) = loop {
             match open_guarded(&settings) {
@@ -138,7 +157,7 @@ impl StateDirectory {
             }
         });
         let worker = worker.map_err(|error| failed(error.to_string()))?;
-        Ok(Self(Arc::new(Inner {
+        Ok(StateDirectory(Arc::new(Inner {
             settings,
             db,
             written,
@@ -149,6 +168,16 @@ impl StateDirectory {
             worker: Some(worker),
             _lock: lock,
         })))
+    }
+}
+
+impl StateDirectory {
+    /// Takes the directory and opens it.
+    ///
+    /// # Errors
+    /// As those of [`LockedDirectory`].
+    pub fn open(settings: StateSettings) -> Result<Self, StorageError> {
+        LockedDirectory::take(settings)?.open()
     }
 
     /// Directories and stores set aside or emptied since this process opened it.
