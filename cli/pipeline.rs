@@ -105,6 +105,7 @@ impl Pipeline {
             let number = u16::try_from(thread).map_err(|_| stopped("too many threads".into()))?;
             let mut kafka = KafkaConfig::new(&config.connection.kafka, &config.instance, number);
             kafka.session_timeout_ms = config.session_timeout_ms;
+            kafka.transaction_timeout_ms = config.session_timeout_ms;
             kafka.when_stopped = config.when_stopped;
             let broker = connect(&kafka, &config.topology, &config.sub_topologies, waker)?;
             counted.watch_client(broker.counters());

@@ -48,7 +48,8 @@ pub(crate) struct Args {
     /// beside the local state and at /psp of the address above.
     #[arg(long, env = "MILLRACE_PSP", default_value = "http://127.0.0.1:8082/psp", value_name = "URL")]
     psp: String,
-    /// How long the group waits for a sign of life of this process, milliseconds.
+    /// How long the group waits for a sign of life of this process, and the coordinator for the end of its transaction,
+    /// before others take over, milliseconds.
     #[arg(long, default_value_t = 10_000, value_name = "MS")]
     session_timeout: u32,
     /// Gives its partitions up when it is stopped, so that others have them at once: for a process that does not come back.

@@ -16,7 +16,7 @@ pub struct KafkaConfig {
     pub instance: String,
     /// Number of this stream thread in its process.
     pub thread: u16,
-    /// How long the group waits for a sign of life of this member, milliseconds.
+    /// How long the group waits for a sign of life of this member, and this member for any answer, milliseconds.
     pub session_timeout_ms: u32,
     /// How long a turn of the engine may take before the member counts as stuck, milliseconds.
     pub max_poll_interval_ms: u32,
@@ -30,7 +30,8 @@ pub struct KafkaConfig {
     pub batch_bytes: u32,
     /// `none`, `gzip`, `snappy`, `lz4` or `zstd`.
     pub compression: String,
-    /// After this long the coordinator aborts an open transaction, milliseconds. It holds up every reader until then.
+    /// After this long the coordinator aborts an open transaction, milliseconds. Until then it holds up every reader, and
+    /// whoever takes over from a process that died: nothing is won when it is longer than the session.
     pub transaction_timeout_ms: u32,
     /// Records fetched ahead, per consumer, KiB.
     pub queued_kbytes: u32,
@@ -117,7 +118,7 @@ impl KafkaConfig {
             linger_ms: 1,
             batch_bytes: 1 << 20,
             compression: "none".into(),
-            transaction_timeout_ms: 15_000,
+            transaction_timeout_ms: 10_000,
             queued_kbytes: 16 << 10,
             properties: BTreeMap::new(),
         }
@@ -161,6 +162,9 @@ impl KafkaConfig {
         config
             .set("reconnect.backoff.ms", "200")
             .set("reconnect.backoff.max.ms", "2000")
+            // What got no answer in this time is asked again on another connection; the library would wait for a minute. The
+            // producer refuses to wait longer than its transaction may take.
+            .set("socket.timeout.ms", self.session_timeout_ms.min(self.transaction_timeout_ms).to_string())
             .set("log.connection.close", "true");
         for (name, value) in &self.properties {
             config.set(name, value);

@@ -1,4 +1,4 @@
-//! A client whose broker does not answer any more: what it lost is told as lost, and it can be closed. Each case on the
+//! A client whose broker does not answer any more: what it lost is told as lost, it asks again, and it can be closed. Each case on the
 //! embedded broker and, where it is installed, on Apache Kafka, behind a proxy that lets nothing pass.
 #![allow(clippy::unwrap_used)]
 
@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use cluster::*;
+use millrace_chaos::proxy::ApiKey;
 use millrace_chaos::{Proxy, Routes};
 use millrace_runtime::{Broker, Event};
 use millrace_worker::{KafkaBroker, Waker};
@@ -22,6 +23,11 @@ mod embedded {
     #[test]
     fn a_client_whose_broker_is_silent_can_be_closed() {
         super::a_client_whose_broker_is_silent_can_be_closed(super::embedded);
+    }
+
+    #[test]
+    fn what_is_never_answered_is_asked_again() {
+        super::what_is_never_answered_is_asked_again(super::embedded);
     }
 }
 
@@ -37,6 +43,13 @@ mod apache {
     fn a_client_whose_broker_is_silent_can_be_closed() {
         if super::apache_is_here() {
             super::a_client_whose_broker_is_silent_can_be_closed(super::apache);
+        }
+    }
+
+    #[test]
+    fn what_is_never_answered_is_asked_again() {
+        if super::apache_is_here() {
+            super::what_is_never_answered_is_asked_again(super::apache);
         }
     }
 }
@@ -88,4 +101,21 @@ fn a_client_whose_broker_is_silent_can_be_closed(make: Make) {
     done.recv_timeout(WAIT).expect("it is closed although nobody answers");
     proxy.resume();
     assert_eq!(cluster.committed_values(OUT, Rest::Yes), vec![]);
+}
+
+/// The library by itself would wait for the answer for a minute, which is longer than `until` does.
+fn what_is_never_answered_is_asked_again(make: Make) {
+    let cluster = make(1);
+    let (proxy, mut member) = member_behind_proxy(&cluster);
+    proxy.hold(ApiKey::Fetch, 1);
+    until("a fetch is held", || {
+        member.turn();
+        (proxy.held_of(ApiKey::Fetch) == 1).then_some(())
+    });
+    cluster.produce(at(LEADING, 0), ["late".to_owned()]);
+    until("the record", || {
+        member.turn();
+        (!member.seen.is_empty()).then_some(())
+    });
+    proxy.release();
 }

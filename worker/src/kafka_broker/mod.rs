@@ -55,7 +55,7 @@
 //! | 14 | unsafe defaults | all set in `config`, overrides refused; unit test `safety_cannot_be_turned_off` |
 //! | 15 | offset is last + 1, fresh metadata | the engine gives next offsets; `Group::positions` takes metadata anew for each commit |
 //! | 16 | random `transactional.id` | derived from names that survive a restart (`config`) |
-//! | 17 | a stuck transaction holds readers up | 15 s time-out; delivery has the same limit |
+//! | 17 | a stuck transaction holds readers up | it is aborted when the session time-out is over; delivery has the same limit |
 //! | 18 | hanging transactions | the broker's matter (verification is on by default since 3.6) |
 //! | 19 | ids and offsets expire | `auto.offset.reset=error`; the engine refuses state without offsets |
 //! | 20 | producer drop purges silently | a producer is dropped only after commit or abort, or when its transaction is given up |
