@@ -16,9 +16,11 @@ use crate::waker::Waker;
 /// questions; it only looks by itself whether it shall stop.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 const QUERIES_WAITING_MAX: usize = 10_000;
-/// A thread fenced this often in quick succession ends for good.
+/// A thread fenced this often in quick succession, without having slept, ends for good.
 const FENCED_MAX: u32 = 3;
 const FENCED_AGAIN: Duration = Duration::from_secs(60);
+/// A turn that takes longer was interrupted: the process slept, or the broker did. As short as the shortest session.
+const ASLEEP: Duration = Duration::from_secs(1);
 
 /// A question for a committed state.
 struct Question {
@@ -81,21 +83,19 @@ where
         let (listener, failing) = (listener.clone(), failing.clone());
         let thread = std::thread::Builder::new().name(format!("stream-{number}")).spawn(move || {
             let _fallen = Fallen(failing.clone());
-            let mut fenced = 0;
+            let mut fencings = Fencings::default();
             let result = loop {
                 let made = make(number, &waker);
-                let before = Instant::now();
-                let ended = made.and_then(|thread| drive(thread, number, &stop, &questions, &owners, &listener));
+                let mut life = Life { began: Instant::now(), slept: false };
+                let ended =
+                    made.and_then(|thread| drive(thread, number, &stop, &questions, &owners, &listener, &mut life));
                 owners.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (owner, _)| *owner != number);
-                if before.elapsed() > FENCED_AGAIN {
-                    fenced = 0;
-                }
                 match ended {
-                    // It slept too long and the coordinator gave it up: with new clients it rejoins as whoever it is.
-                    // Two processes of one name would do this to each other for ever, so not without end.
-                    Err(ThreadError::Fenced(reason)) if fenced < FENCED_MAX && !stop.load(Ordering::Relaxed) => {
+                    Err(ThreadError::Fenced(reason))
+                        if fencings.may_start_anew(life.began.elapsed(), life.slept)
+                            && !stop.load(Ordering::Relaxed) =>
+                    {
                         tracing::warn!(thread = number, reason, "fenced: the stream thread starts anew");
-                        fenced += 1;
                     }
                     other => break other,
                 }
@@ -109,6 +109,29 @@ where
         threads.push(thread);
     }
     Ok(StreamThreads { stop, asks: Asks { doors: Arc::new(doors), owners }, threads, failed })
+}
+
+/// One life of a stream thread, from its clients' connection to its end.
+struct Life {
+    began: Instant,
+    /// A turn was interrupted for [`ASLEEP`].
+    slept: bool,
+}
+
+/// How often in quick succession a thread was fenced.
+#[derive(Default)]
+struct Fencings(u32);
+
+impl Fencings {
+    /// Whether a thread that was fenced starts anew. One that slept too long was given up by the coordinator: with new clients
+    /// it rejoins as whoever it is. Two processes of one name would do this to each other for ever, so not without end.
+    fn may_start_anew(&mut self, lived: Duration, slept: bool) -> bool {
+        if lived > FENCED_AGAIN {
+            self.0 = 0;
+        }
+        self.0 += u32::from(!slept);
+        self.0 <= FENCED_MAX
+    }
 }
 
 /// Says that a thread panicked: an invariant does not hold, and the process must end rather than go on without it.
@@ -131,11 +154,16 @@ fn drive<B: Broker>(
     questions: &Receiver<Question>,
     owners: &Mutex<BTreeMap<TaskId, (usize, TaskState)>>,
     listener: &Listener,
+    life: &mut Life,
 ) -> Result<(), ThreadError> {
     let mut known: Vec<(TaskId, TaskState)> = Vec::new();
     let mut said_empty = false;
+    let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let turn = thread.turn(IDLE_WAIT);
+        let now = Instant::now();
+        life.slept |= now.duration_since(last) > ASLEEP;
+        last = now;
         let tasks: Vec<_> = thread.tasks().collect();
         let changed = tasks != known;
         if changed {
@@ -221,5 +249,26 @@ impl Asks {
             return (refused.into_inner().answer)(Err(reason.into()));
         }
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn a_thread_that_is_fenced_again_and_again_ends() {
+        let mut fencings = Fencings::default();
+        let anew = [(); 4].map(|()| fencings.may_start_anew(SHORT, false));
+        assert_eq!(anew, [true, true, true, false]);
+    }
+
+    #[test]
+    fn a_thread_that_was_asleep_or_ran_for_long_starts_anew() {
+        let mut fencings = Fencings::default();
+        assert!((0..10).all(|_| fencings.may_start_anew(SHORT, true)), "asleep each time");
+        assert!((0..10).all(|_| fencings.may_start_anew(2 * FENCED_AGAIN, false)), "long after the last time");
     }
 }
