@@ -59,9 +59,9 @@ struct Args {
     /// Instead of a campaign: measures recovery from each fault this many times.
     #[arg(long, value_name = "TRIES")]
     recovery: Option<usize>,
-    /// Of recovery, only the cases that have this in their name.
-    #[arg(long, value_name = "TEXT", default_value = "", requires = "recovery")]
-    only: String,
+    /// Of recovery, only the cases that have these words in their name, in this order.
+    #[arg(long, value_name = "WORDS", num_args = 1.., requires = "recovery")]
+    only: Vec<String>,
     /// Instead of a campaign: one for each of these defects, with commas between, or all; each must be found.
     #[arg(long, value_name = "DEFECTS", conflicts_with = "recovery")]
     planted: Option<String>,
@@ -106,7 +106,7 @@ fn by_hand(args: Args) -> ExitCode {
             tries,
             before: args.orders,
             rate: args.rate,
-            only: args.only,
+            only: args.only.join(" "),
         }) {
             Ok(measured) => {
                 print(args.output, &measured);

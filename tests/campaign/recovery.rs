@@ -99,7 +99,7 @@ pub struct Asked {
     pub before: usize,
     /// Orders a second meanwhile.
     pub rate: f64,
-    /// What the name of a case must have in it.
+    /// What the name of a case must have in it; empty for all.
     pub only: String,
 }
 
