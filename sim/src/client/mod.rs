@@ -333,7 +333,8 @@ impl<'y> SimBroker<'y> {
         Ok(())
     }
 
-    /// Begins anywhere, so that topics come in no order among themselves.
+    /// Begins anywhere, so that topics come in no order among themselves. Of some the second half comes after all others, as
+    /// it may from a client with a queue: what happens in between must not let it jump over the first.
     fn read(&mut self, world: &mut World, most: usize, events: &mut Vec<Event>) {
         let open: Vec<_> =
             self.readers.iter().filter(|(_, reader)| reader.flow == Flow::Open).map(|(key, _)| *key).collect();
@@ -342,13 +343,14 @@ impl<'y> SimBroker<'y> {
         }
         let first = world.rng.usize(..open.len());
         let mut left = most;
+        let mut behind = Vec::new();
         for step in 0..open.len() {
             let (sub_topology, from) = open[(first + step) % open.len()];
             if world.fetches_held.get(&(sub_topology, from)).is_some_and(|until| *until > world.now) {
                 continue;
             }
             let Some(reader) = self.readers.get_mut(&(sub_topology, from)) else { continue };
-            let (records, next) = world.fetch(from, reader.next, self.records_at_once.min(left));
+            let (mut records, next) = world.fetch(from, reader.next, self.records_at_once.min(left));
             reader.next = next;
             if records.is_empty() {
                 continue;
@@ -360,11 +362,16 @@ impl<'y> SimBroker<'y> {
                 let until = world.now + world.rng.u64(6 * SECOND..12 * SECOND);
                 world.fetches_held.insert((sub_topology, from), until);
             }
+            if records.len() > 1 && world.rng.u8(..4) == 0 {
+                let second = records.split_off(records.len() / 2);
+                behind.push(Event::Records { sub_topology, from, records: second });
+            }
             events.push(Event::Records { sub_topology, from, records });
             if left == 0 {
                 break;
             }
         }
+        events.extend(behind);
     }
 
     /// Tells the world which partitions this thread waits for.
