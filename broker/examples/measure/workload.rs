@@ -1,90 +1,29 @@
-//! Measures a broker in a process of its own (the example `serve`, built the same way) with real clients: produce, consume,
-//! transactions, resident memory. `measure [RECORDS]`; results go to standard output.
+//! What is asked of a broker, by librdkafka, and what it takes of its process. The same for every broker.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-type Failure = Box<dyn std::error::Error>;
+pub type Failure = Box<dyn std::error::Error>;
 
 const PARTITIONS: i32 = 4;
-const PAYLOAD: usize = 200;
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PAYLOAD: usize = 200;
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
-fn main() -> Result<(), Failure> {
-    let records: usize = std::env::args().nth(1).map_or(Ok(1_000_000), |n| n.parse())?;
-    let dir = tempfile::tempdir()?;
-    let serve = std::env::current_exe()?.with_file_name("serve");
-    let mut child = Command::new(serve).arg(dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let result = measure(&mut child, records);
-    child.kill()?;
-    child.wait()?;
-    result
-}
-
-fn measure(child: &mut Child, records: usize) -> Result<(), Failure> {
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-    let addresses: serde_json::Value = serde_json::from_str(&line)?;
-    let servers = addresses["kafka"].as_str().ok_or("no address")?.to_owned();
-    let mut out = std::io::stdout();
-    let pid = child.id();
-    writeln!(out, "idle: {} MiB resident", resident(pid)?)?;
-
-    create(&servers, "t")?;
-    create(&servers, "out")?;
-    let cpu = cpu_seconds(pid)?;
-    let rate = produce(&servers, records)?;
-    writeln!(
-        out,
-        "produce: {rate:.0} records/s of {PAYLOAD} B, broker {:.2} CPU s per million",
-        (cpu_seconds(pid)? - cpu) * 1e6 / records as f64
-    )?;
-    let cpu = cpu_seconds(pid)?;
-    let rate = consume(&servers, records)?;
-    writeln!(
-        out,
-        "consume: {rate:.0} records/s, broker {:.2} CPU s per million",
-        (cpu_seconds(pid)? - cpu) * 1e6 / records as f64
-    )?;
-    writeln!(out, "after {records} records: {} MiB resident", resident(pid)?)?;
-
-    for count in [1, 10, 200, 1000] {
-        let cpu = cpu_seconds(pid)?;
-        let (rounds, mut times, mut commits, elapsed) = transactions(&servers, count)?;
-        times.sort();
-        commits.sort();
-        let at = |times: &[Duration], q: usize| times[times.len() * q / 100].as_secs_f64() * 1e3;
-        writeln!(
-            out,
-            "transaction of {count}: {:.2} / {:.2} ms (p50 / p99), commit alone {:.2} / {:.2} ms, {:.0}/s, broker {:.2} CPU ms each",
-            at(&times, 50),
-            at(&times, 99),
-            at(&commits, 50),
-            at(&commits, 99),
-            rounds as f64 / elapsed.as_secs_f64(),
-            (cpu_seconds(pid)? - cpu) * 1e3 / rounds as f64
-        )?;
-    }
-    writeln!(out, "at the end: {} MiB resident", resident(pid)?)?;
-    Ok(())
-}
-
-fn client(servers: &str) -> ClientConfig {
+pub fn client(servers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers).set("retry.backoff.ms", "1");
     config
 }
 
-fn create(servers: &str, name: &str) -> Result<(), Failure> {
+pub fn create(servers: &str, name: &str) -> Result<(), Failure> {
     let admin: AdminClient<DefaultClientContext> = client(servers).create()?;
     let topic = NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(1));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -95,7 +34,12 @@ fn create(servers: &str, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn produce(servers: &str, records: usize) -> Result<f64, Failure> {
+/// Produces to `t`; records per second.
+pub fn produce(servers: &str, records: usize) -> Result<f64, Failure> {
+    produce_to(servers, "t", records)
+}
+
+pub fn produce_to(servers: &str, topic: &str, records: usize) -> Result<f64, Failure> {
     let producer: BaseProducer = client(servers)
         .set("enable.idempotence", "true")
         .set("linger.ms", "5")
@@ -105,7 +49,7 @@ fn produce(servers: &str, records: usize) -> Result<f64, Failure> {
     let payload = vec![b'x'; PAYLOAD];
     let started = Instant::now();
     for number in 0..records {
-        let mut record = BaseRecord::<(), [u8]>::to("t").partition(number as i32 % PARTITIONS).payload(&payload);
+        let mut record = BaseRecord::<(), [u8]>::to(topic).partition(number as i32 % PARTITIONS).payload(&payload);
         loop {
             match producer.send(record) {
                 Ok(()) => break,
@@ -130,7 +74,8 @@ fn drain(producer: &BaseProducer) {
     }
 }
 
-fn consume(servers: &str, records: usize) -> Result<f64, Failure> {
+/// Reads all of `t`; records per second.
+pub fn consume(servers: &str, records: usize) -> Result<f64, Failure> {
     let consumer: BaseConsumer = client(servers)
         .set("group.id", "measure")
         .set("isolation.level", "read_committed")
@@ -156,10 +101,62 @@ fn consume(servers: &str, records: usize) -> Result<f64, Failure> {
     Ok(records as f64 / started.elapsed().as_secs_f64())
 }
 
-type Times = (usize, Vec<Duration>, Vec<Duration>, Duration);
+/// What transactions took, sorted.
+pub struct Transactions {
+    /// Each as a whole.
+    pub whole: Vec<Duration>,
+    /// The commit of each.
+    pub commits: Vec<Duration>,
+    /// All of them together.
+    pub elapsed: Duration,
+}
+
+/// The time that so many of a hundred do not exceed, milliseconds.
+pub fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)].as_secs_f64() * 1e3
+}
+
+/// From sending a record to having it read, two hundred of them a second, sorted.
+pub fn end_to_end(servers: &str) -> Result<Vec<Duration>, Failure> {
+    const RECORDS: usize = 1_000;
+    let consumer: BaseConsumer = client(servers).set("group.id", "measure").set("fetch.wait.max.ms", "100").create()?;
+    let mut all = TopicPartitionList::new();
+    all.add_partition_offset("latency", 0, Offset::Beginning)?;
+    consumer.assign(&all)?;
+    let producer: BaseProducer = client(servers).set("enable.idempotence", "true").set("linger.ms", "0").create()?;
+    let begun = Instant::now();
+    let mut times = Vec::with_capacity(RECORDS);
+    for number in 0..RECORDS {
+        let due = begun + Duration::from_millis(5) * number as u32;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let payload = vec![number as u8; PAYLOAD];
+        let sent = Instant::now();
+        let record = BaseRecord::<(), [u8]>::to("latency").partition(0).payload(&payload);
+        producer.send(record).map_err(|(error, _)| error)?;
+        producer.poll(Duration::ZERO);
+        // A poll may end early, and with nothing: for an offset that was committed, for example.
+        let message = loop {
+            if let Some(message) = consumer.poll(PATIENCE) {
+                break message?;
+            }
+            if sent.elapsed() > PATIENCE {
+                let waiting = producer.in_flight_count();
+                return Err(format!("record {number} did not arrive; {waiting} are not acknowledged").into());
+            }
+        };
+        if message.payload() != Some(&payload) {
+            return Err("another record arrived".into());
+        }
+        times.push(sent.elapsed());
+    }
+    // The first ones wait for connections.
+    times.drain(..RECORDS / 10);
+    times.sort();
+    Ok(times)
+}
 
 /// Produce, send offsets, commit, again and again for five seconds.
-fn transactions(servers: &str, count: usize) -> Result<Times, Failure> {
+pub fn transactions(servers: &str, count: usize) -> Result<Transactions, Failure> {
     let consumer: BaseConsumer = client(servers).set("group.id", "measure").create()?;
     let group = consumer.group_metadata().ok_or("no group")?;
     let producer: BaseProducer = client(servers).set("transactional.id", "measure").set("linger.ms", "0").create()?;
@@ -183,11 +180,14 @@ fn transactions(servers: &str, count: usize) -> Result<Times, Failure> {
         commits.push(committing.elapsed());
         times.push(begun.elapsed());
     }
-    Ok((times.len(), times, commits, started.elapsed()))
+    let elapsed = started.elapsed();
+    times.sort();
+    commits.sort();
+    Ok(Transactions { whole: times, commits, elapsed })
 }
 
 /// Resident memory of a process, MiB (Linux).
-fn resident(pid: u32) -> Result<u64, Failure> {
+pub fn resident(pid: u32) -> Result<u64, Failure> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next());
@@ -195,7 +195,7 @@ fn resident(pid: u32) -> Result<u64, Failure> {
 }
 
 /// Processor time a process has used, in steps of 10 ms (Linux).
-fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
+pub fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit_once(')').ok_or("no stat")?.1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
