@@ -2,25 +2,19 @@
 //! `kill -9` of the example `serve` (built the same way). `storage [RECORDS [BATCH]]`, 10 million records of 200 B in
 //! batches of 20 unless told otherwise; results go to standard output.
 
+mod clients;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::BaseProducer;
 use rdkafka::{Offset, TopicPartitionList};
 
-type Failure = Box<dyn std::error::Error>;
-
-const PARTITIONS: i32 = 4;
-const PAYLOAD: usize = 200;
-const PATIENCE: Duration = Duration::from_secs(60);
+use clients::{Failure, PARTITIONS, PATIENCE, PAYLOAD, client, create, send};
 
 struct Server {
     child: Child,
@@ -71,7 +65,7 @@ fn main() -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
     let mut out = std::io::stdout();
     let server = Server::start(dir.path())?;
-    create(&server.servers)?;
+    create(&server.servers, "t")?;
     produce(&server.servers, records, batch)?;
     let (now, most) = server.memory()?;
     writeln!(out, "{records} records of {PAYLOAD} B in batches of {batch}: {now} MiB resident, at most {most}")?;
@@ -97,22 +91,6 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-fn client(servers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", servers).set("retry.backoff.ms", "1");
-    config
-}
-
-fn create(servers: &str) -> Result<(), Failure> {
-    let admin: AdminClient<DefaultClientContext> = client(servers).create()?;
-    let topic = NewTopic::new("t", PARTITIONS, TopicReplication::Fixed(1));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    for result in runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))? {
-        result.map_err(|(name, code)| format!("{name}: {code}"))?;
-    }
-    Ok(())
-}
-
 fn produce(servers: &str, records: usize, batch: usize) -> Result<(), Failure> {
     let producer: BaseProducer = client(servers)
         .set("enable.idempotence", "true")
@@ -120,28 +98,7 @@ fn produce(servers: &str, records: usize, batch: usize) -> Result<(), Failure> {
         .set("batch.num.messages", batch.to_string())
         .set("queue.buffering.max.messages", "500000")
         .create()?;
-    let payload = vec![b'x'; PAYLOAD];
-    for number in 0..records {
-        let partition = number as i32 % PARTITIONS;
-        let mut record = BaseRecord::<(), [u8]>::to("t").partition(partition).payload(&payload);
-        loop {
-            match producer.send(record) {
-                Ok(()) => break,
-                Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
-                    record = back;
-                    producer.poll(Duration::from_millis(1));
-                }
-                Err((error, _)) => return Err(error.into()),
-            }
-        }
-        if number % 1000 == 0 {
-            producer.poll(Duration::ZERO);
-        }
-    }
-    while producer.in_flight_count() > 0 {
-        producer.poll(Duration::from_micros(200));
-    }
-    Ok(())
+    send(&producer, "t", records)
 }
 
 fn consume(servers: &str) -> Result<usize, Failure> {

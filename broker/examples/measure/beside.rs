@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use super::clients::{self, Failure, PATIENCE};
 use super::node::ApacheKafka;
 use super::server::Server;
-use super::workload::{self, Failure, PATIENCE, percentile, resident};
+use super::workload::{self, percentile, resident};
 
 /// Apache Kafka with the memory its start script gives it at most, and with its compilers.
 const JVM: &[&str] = &["-Xms1g", "-Xmx1g", "-XX:+UseG1GC"];
@@ -48,7 +49,7 @@ pub fn measure(records: usize, rounds: usize) -> Result<(), Failure> {
     writeln!(
         out,
         "| {records} records of {} B, {rounds} rounds, medians | this broker | Apache Kafka | ratio |",
-        workload::PAYLOAD
+        clients::PAYLOAD
     )?;
     writeln!(out, "| --- | --- | --- | --- |")?;
     for (kind, (name, unit, more_is_better)) in KINDS.iter().enumerate() {
@@ -75,7 +76,7 @@ pub fn measure(records: usize, rounds: usize) -> Result<(), Failure> {
 
 /// When a client has its first answer.
 fn await_answer(servers: &str) -> Result<(), Failure> {
-    let consumer: BaseConsumer = workload::client(servers).create()?;
+    let consumer: BaseConsumer = clients::client(servers).create()?;
     consumer.fetch_metadata(None, PATIENCE)?;
     Ok(())
 }
@@ -103,14 +104,14 @@ fn apache_kafka(records: usize) -> Result<Figures, Failure> {
 
 fn figures(start: f64, servers: &str, pid: u32, records: usize) -> Result<Figures, Failure> {
     for topic in ["warm", "t", "out", "latency"] {
-        workload::create(servers, topic)?;
+        clients::create(servers, topic)?;
     }
     // A first turn that does not count: connections, coordinators, and what a compiler learns at run time.
     eprintln!("  warming up");
     workload::transactions(servers, IN_TRANSACTION)?;
-    workload::produce_to(servers, "warm", records)?;
+    workload::produce(servers, "warm", records)?;
     eprintln!("  producing and consuming");
-    let produce = workload::produce(servers, records)?;
+    let produce = workload::produce(servers, "t", records)?;
     let consume = workload::consume(servers, records)?;
     eprintln!("  end to end");
     let latency = workload::end_to_end(servers)?;

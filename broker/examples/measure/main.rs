@@ -9,13 +9,16 @@ mod beside;
 mod server;
 mod workload;
 
+#[path = "../clients/mod.rs"]
+mod clients;
 #[path = "../../../tests/kafka/node.rs"]
 mod node;
 
 use std::io::Write;
 
+use clients::{Failure, PAYLOAD};
 use server::Server;
-use workload::{Failure, PAYLOAD, cpu_seconds, percentile, resident};
+use workload::{cpu_seconds, percentile, resident};
 
 fn main() -> Result<(), Failure> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,10 +38,10 @@ fn alone(server: &Server, records: usize) -> Result<(), Failure> {
     let (servers, pid) = (server.servers(), server.pid());
     let mut out = std::io::stdout();
     writeln!(out, "idle: {} MiB resident", resident(pid)?)?;
-    workload::create(servers, "t")?;
-    workload::create(servers, "out")?;
+    clients::create(servers, "t")?;
+    clients::create(servers, "out")?;
     let cpu = cpu_seconds(pid)?;
-    let rate = workload::produce(servers, records)?;
+    let rate = workload::produce(servers, "t", records)?;
     let spent = (cpu_seconds(pid)? - cpu) * 1e6 / records as f64;
     writeln!(out, "produce: {rate:.0} records/s of {PAYLOAD} B, broker {spent:.2} CPU s per million")?;
     let cpu = cpu_seconds(pid)?;

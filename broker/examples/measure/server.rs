@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::workload::Failure;
+use super::clients::Failure;
 
 pub struct Server {
     child: Child,

@@ -2,76 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-pub type Failure = Box<dyn std::error::Error>;
+use super::clients::{Failure, PARTITIONS, PATIENCE, PAYLOAD, client, drain, send};
 
-const PARTITIONS: i32 = 4;
-pub const PAYLOAD: usize = 200;
-pub const PATIENCE: Duration = Duration::from_secs(60);
-
-pub fn client(servers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", servers).set("retry.backoff.ms", "1");
-    config
-}
-
-pub fn create(servers: &str, name: &str) -> Result<(), Failure> {
-    let admin: AdminClient<DefaultClientContext> = client(servers).create()?;
-    let topic = NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(1));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let results = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))?;
-    for result in results {
-        result.map_err(|(name, code)| format!("{name}: {code}"))?;
-    }
-    Ok(())
-}
-
-/// Produces to `t`; records per second.
-pub fn produce(servers: &str, records: usize) -> Result<f64, Failure> {
-    produce_to(servers, "t", records)
-}
-
-pub fn produce_to(servers: &str, topic: &str, records: usize) -> Result<f64, Failure> {
+/// Produces to a topic; records per second.
+pub fn produce(servers: &str, topic: &str, records: usize) -> Result<f64, Failure> {
     let producer: BaseProducer = client(servers)
         .set("enable.idempotence", "true")
         .set("linger.ms", "5")
         .set("batch.size", "1000000")
         .set("queue.buffering.max.messages", "500000")
         .create()?;
-    let payload = vec![b'x'; PAYLOAD];
     let started = Instant::now();
-    for number in 0..records {
-        let mut record = BaseRecord::<(), [u8]>::to(topic).partition(number as i32 % PARTITIONS).payload(&payload);
-        loop {
-            match producer.send(record) {
-                Ok(()) => break,
-                Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
-                    record = back;
-                    producer.poll(Duration::from_millis(1));
-                }
-                Err((error, _)) => return Err(error.into()),
-            }
-        }
-        if number % 1000 == 0 {
-            producer.poll(Duration::ZERO);
-        }
-    }
-    drain(&producer);
+    send(&producer, topic, records)?;
     Ok(records as f64 / started.elapsed().as_secs_f64())
-}
-
-fn drain(producer: &BaseProducer) {
-    while producer.in_flight_count() > 0 {
-        producer.poll(Duration::from_micros(200));
-    }
 }
 
 /// Reads all of `t`; records per second.
