@@ -2,6 +2,7 @@
 //! changes the partition count or the settings of a topic that exists.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -110,10 +111,9 @@ pub enum TopicsError {
 /// # Errors
 /// [`TopicsError`]. Topics made before the error stay.
 pub fn ensure(config: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Report, TopicsError> {
-    run(async {
-        let admin = admin(config)?;
+    with_admin(config, async |admin| {
         let mut report = Report::default();
-        let known = found(&admin)?;
+        let known = found(admin)?;
         let missing: Vec<&TopicSpec> = wanted.iter().filter(|spec| !known.contains_key(&spec.name)).collect();
         let new = missing.iter().map(|spec| {
             let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
@@ -133,7 +133,7 @@ pub fn ensure(config: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Report, Topi
         // The metadata follow the creation by a moment.
         let since = std::time::Instant::now();
         loop {
-            report.differences = differences(&admin, wanted).await?;
+            report.differences = differences(admin, wanted).await?;
             let missing = report.differences.iter().any(|d| matches!(d, Difference::Missing { .. }));
             if !missing || since.elapsed() > ANSWER {
                 return Ok(report);
@@ -148,7 +148,7 @@ pub fn ensure(config: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Report, Topi
 /// # Errors
 /// [`TopicsError`].
 pub fn compare(config: &KafkaConfig, wanted: &[TopicSpec]) -> Result<Vec<Difference>, TopicsError> {
-    run(async { differences(&admin(config)?, wanted).await })
+    with_admin(config, async |admin| differences(admin, wanted).await)
 }
 
 type Admin = AdminClient<DefaultClientContext>;
@@ -204,10 +204,6 @@ fn found(admin: &Admin) -> Result<BTreeMap<String, i32>, TopicsError> {
         .collect())
 }
 
-fn admin(config: &KafkaConfig) -> Result<Admin, TopicsError> {
-    config.admin().create().map_err(|e| of("making an admin client", e))
-}
-
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER))
 }
@@ -216,7 +212,15 @@ fn of(what: &str, source: KafkaError) -> TopicsError {
     TopicsError::Cluster { what: what.to_owned(), source }
 }
 
-fn run<T>(work: impl Future<Output = Result<T, TopicsError>>) -> Result<T, TopicsError> {
+fn with_admin<T>(
+    config: &KafkaConfig,
+    work: impl AsyncFnOnce(&Admin) -> Result<T, TopicsError>,
+) -> Result<T, TopicsError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| TopicsError::Runtime(error.to_string()))?.block_on(work)
+    let runtime = runtime.map_err(|error| TopicsError::Runtime(error.to_string()))?;
+    let admin: Admin = config.admin().create().map_err(|e| of("making an admin client", e))?;
+    let done = runtime.block_on(work(&admin));
+    // Aside: its thread looks every tenth of a second whether it is to end, and nobody need wait for that.
+    let _ = thread::Builder::new().name("admin-ends".into()).spawn(move || drop(admin));
+    done
 }

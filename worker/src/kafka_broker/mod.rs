@@ -78,6 +78,7 @@ mod producer;
 pub(crate) mod raw;
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -164,14 +165,17 @@ impl KafkaBroker {
         let timeout = Duration::from_millis(config.transaction_timeout_ms.into());
         let mut producer =
             TransactionalProducer::new(config.producer(&topology.application), topology, timeout, counters.clone());
-        // Before joining: whatever an earlier producer of this name left open is resolved before offsets are asked for. Not
-        // meanwhile: a question about a group that gets no answer in time, as of a broker that is just starting, may end the
-        // process, for the library goes on with it after it is gone (`rd_kafka_enq_once_del_source_return`).
-        producer.replace()?;
-        let groups = sub_topologies
-            .iter()
-            .map(|id| Group::join(config, topology, *id, waker.clone(), counters.clone()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let join = |id: &SubTopologyId| Group::join(config, topology, *id, waker.clone(), counters.clone());
+        // The members join while the producer waits for the end of what an earlier one of its name has left open, half a
+        // second after a kill. That has ended when offsets are asked for: no assignment is given before this returns.
+        let (groups, ready) = thread::scope(|scope| {
+            let first = thread::Builder::new().name("first-producer".into());
+            let waiting = first.spawn_scoped(scope, || producer.replace());
+            let groups = sub_topologies.iter().map(join).collect::<Result<Vec<_>, _>>();
+            let ready = waiting.map_err(|error| BrokerError::Fatal(format!("no thread: {error}")));
+            (groups, ready.and_then(|waiting| waiting.join().unwrap_or_else(|panic| resume_unwind(panic))))
+        });
+        let groups = groups?;
         let follower = Follower::open(config, topology, waker.clone())?;
         let bounds = BoundsReader::open(config, topology)?;
         let recorded = topology.find_topic(&topology.grouping_topic());
@@ -185,6 +189,8 @@ impl KafkaBroker {
             grouping: recorded.map(|topic| (Grouping::of(topology), TopicPartition { topic, partition: 0 })),
             turn: 0,
         };
+        // Not earlier, so that groups that have joined are closed as they must be.
+        ready?;
         if let Some((_, at)) = connected.grouping {
             let start = connected.bounds(&[at])?[0].start;
             connected.follower.keep(at, start, KEY)?;

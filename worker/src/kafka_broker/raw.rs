@@ -139,7 +139,13 @@ pub(crate) struct Described {
     pub(crate) instances: Vec<String>,
 }
 
-/// Asks the coordinator of a group, and nobody else. An error of the group itself is an error.
+/// How long the library may go on with a question, at most; the caller waits far less. Not as long as the caller, for the
+/// library uses a question it has given up once more when the coordinator is found after all, and ends the process
+/// (librdkafka issue 4605, not mended in 2.12).
+const LIBRARY_MS: i32 = 3_600_000;
+
+/// Asks the coordinator of a group, and nobody else. An error of the group itself is an error, and so is no answer within
+/// `wait`.
 pub(crate) fn describe<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     group: &str,
@@ -154,10 +160,10 @@ pub(crate) fn describe<C: ConsumerContext>(
     unsafe {
         let operation = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
         let options = native::rd_kafka_AdminOptions_new(client, operation);
-        native::rd_kafka_AdminOptions_set_request_timeout(options, wait_ms, ptr::null_mut(), 0);
+        native::rd_kafka_AdminOptions_set_request_timeout(options, LIBRARY_MS, ptr::null_mut(), 0);
         let queue = native::rd_kafka_queue_new(client);
         native::rd_kafka_DescribeConsumerGroups(client, &mut name.as_ptr(), 1, options, queue);
-        let event = native::rd_kafka_queue_poll(queue, wait_ms.saturating_add(1_000));
+        let event = native::rd_kafka_queue_poll(queue, wait_ms);
         let described = if event.is_null() { Err(RDKafkaErrorCode::OperationTimedOut) } else { described(event) };
         if !event.is_null() {
             native::rd_kafka_event_destroy(event);
@@ -211,5 +217,51 @@ unsafe fn described(event: *mut native::rd_kafka_event_t) -> Result<Described, R
             }
         }
         Ok(Described { stable, assigned, instances })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use millrace_broker::{Broker, BrokerConfig};
+    use millrace_chaos::{Proxy, Routes};
+    use rdkafka::ClientConfig;
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(100);
+
+    /// A consumer whose broker does not answer yet.
+    fn ask_before_the_broker_answers(then: impl FnOnce(BaseConsumer, Proxy)) {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let config = BrokerConfig { data_dir: dir.path().to_owned(), ..BrokerConfig::default() };
+        let broker = runtime.block_on(Broker::start(config)).unwrap();
+        let proxy = Proxy::start(broker.kafka_addr().port(), &Routes::default()).unwrap();
+        proxy.stall();
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", proxy.address()).set("group.id", "asked");
+        let consumer: BaseConsumer = settings.create().unwrap();
+        assert_eq!(describe(&consumer, "asked", MOMENT).err(), Some(RDKafkaErrorCode::OperationTimedOut));
+        then(consumer, proxy);
+    }
+
+    /// With a time-out of the library's own as short as the caller's, it ends the process here.
+    #[test]
+    fn a_question_given_up_harms_nothing_when_the_broker_answers() {
+        ask_before_the_broker_answers(|consumer, proxy| {
+            proxy.resume();
+            // Answered behind the one that was given up.
+            let described = describe(&consumer, "asked", Duration::from_secs(30)).unwrap();
+            assert!(described.instances.is_empty() && described.assigned.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_client_may_end_with_a_question_open() {
+        ask_before_the_broker_answers(|consumer, proxy| {
+            drop(consumer);
+            proxy.resume();
+        });
     }
 }
