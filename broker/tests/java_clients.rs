@@ -8,10 +8,11 @@ mod clients;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clients::*;
 use node::JavaClients;
-use rdkafka::producer::Producer;
+use rdkafka::producer::{BaseRecord, Producer};
 
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/java").join(name)
@@ -84,6 +85,61 @@ impl Tools {
             assert!(words.contains(wanted), "{class} {line}\nexpected {wanted}\nsaid {said}");
         }
     }
+
+    /// The table of transactions that no coordinator will end and that are older than any may be.
+    fn hanging(&self) -> String {
+        let said = self.run(
+            TRANSACTIONS,
+            "--bootstrap-server SERVER find-hanging --broker-id 1 --max-transaction-timeout 15",
+            "",
+        );
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The files that keep what the coordinators know.
+fn journals(dir: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path());
+    files.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("journal-"))).collect()
+}
+
+/// It hangs, for an older copy of what the coordinator knew is put back beside newer records.
+#[test]
+fn kafkas_own_tool_finds_a_transaction_that_hangs_and_ends_it() {
+    let Ok(java) = JavaClients::find() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let broker = start_in(dir.path());
+    let servers = broker.kafka_addr().to_string();
+    create_topic(&servers, "held", 1, &[]);
+    let hangs = transactional(&servers, "hangs");
+    let older: Vec<_> =
+        journals(dir.path()).into_iter().map(|path| (std::fs::read(&path).expect("read"), path)).collect();
+    hangs.begin_transaction().expect("begun");
+    let long_ago = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() - 3_600_000;
+    let record = BaseRecord::to("held").partition(0).key("k").payload("never decided");
+    let sent = hangs.send(record.timestamp(i64::try_from(long_ago).expect("in range")));
+    sent.map_err(|(error, _)| error).expect("enqueued");
+    drain(&hangs);
+    block_on(broker.stop());
+    drop(hangs);
+    for path in journals(dir.path()) {
+        std::fs::remove_file(path).expect("removed");
+    }
+    for (bytes, path) in older {
+        std::fs::write(path, bytes).expect("written");
+    }
+
+    let broker = start_in(dir.path());
+    let t = Tools { java, servers: broker.kafka_addr().to_string() };
+    let other = producer(&t.servers);
+    send(&other, "held", 0, "k", "behind it");
+    drain(&other);
+    assert_eq!(read_to_end(&t.servers, "held", 0, "read_committed"), []);
+    let found = t.hanging();
+    assert!(found.contains("Duration(min) held 0 "), "{found}");
+    t.run(TRANSACTIONS, "--bootstrap-server SERVER abort --topic held --partition 0 --start-offset 0", "");
+    until("what stands behind it can be read", || values(&t.servers, "held", 0, "read_committed") == ["behind it"]);
+    assert!(!t.hanging().contains("held"));
 }
 
 #[test]
@@ -143,23 +199,22 @@ fn kafkas_own_tools_run() {
     t.says(CONSUMER_PERF, "--bootstrap-server SERVER --topic t --num-records 2003 --group perf", &["2003"]);
     t.says(OFFSETS, "--bootstrap-server SERVER --topic t --time earliest", &["t:0:0", "t:1:0"]);
 
-    // A transaction that hangs, found and ended by hand.
-    let hanging = transactional(&t.servers, "hangs");
-    hanging.begin_transaction().expect("begun");
+    // A transaction that its owner leaves open, ended by hand.
+    let open = transactional(&t.servers, "open");
+    open.begin_transaction().expect("begun");
     create_topic(&t.servers, "held", 1, &[]);
-    send(&hanging, "held", 0, "k", "never decided");
-    drain(&hanging);
-    t.says(TRANSACTIONS, "--bootstrap-server SERVER list", &["hangs", "Ongoing"]);
-    t.says(TRANSACTIONS, "--bootstrap-server SERVER describe --transactional-id hangs", &["Ongoing", "held-0"]);
+    send(&open, "held", 0, "k", "never decided");
+    drain(&open);
+    t.says(TRANSACTIONS, "--bootstrap-server SERVER list", &["open", "Ongoing"]);
+    t.says(TRANSACTIONS, "--bootstrap-server SERVER describe --transactional-id open", &["Ongoing", "held-0"]);
     t.says(
         TRANSACTIONS,
         "--bootstrap-server SERVER describe-producers --topic held --partition 0",
         &["ProducerId", " 0 "],
     );
-    t.says(
-        TRANSACTIONS,
-        "--bootstrap-server SERVER find-hanging --broker-id 1 --max-transaction-timeout 15",
-        &["Topic Partition"],
+    assert_eq!(
+        t.hanging(),
+        "Topic Partition ProducerId ProducerEpoch CoordinatorEpoch StartOffset LastTimestamp Duration(min)"
     );
     t.run(TRANSACTIONS, "--bootstrap-server SERVER abort --topic held --partition 0 --start-offset 0", "");
     assert_eq!(read_to_end(&t.servers, "held", 0, "read_committed"), []);

@@ -309,7 +309,7 @@ impl PartitionLog {
     }
 
     pub(super) fn note_marker(&mut self, header: &BatchHeader, commit: bool, now: i64) {
-        let first = self.producers.ended(header.producer_id, header.producer_epoch, now);
+        let first = self.producers.ended(header, now);
         if let (Some(first_offset), false) = (first, commit) {
             self.aborted.push(AbortedTransaction {
                 producer_id: header.producer_id,

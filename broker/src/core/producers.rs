@@ -33,6 +33,13 @@ struct Producer {
     open_since: Option<i64>,
     #[serde(rename = "s")]
     last_seen: i64,
+    /// What its last batch or marker gives as its time; a snapshot of an earlier version has none.
+    #[serde(rename = "m", default = "unknown")]
+    last_timestamp: i64,
+}
+
+fn unknown() -> i64 {
+    -1
 }
 
 impl Producer {
@@ -42,6 +49,7 @@ impl Producer {
             epoch: self.epoch,
             last_sequence: self.batches.back().map(|batch| batch.last_sequence),
             last_seen: self.last_seen,
+            last_timestamp: self.last_timestamp,
             open_since: self.open_since,
         }
     }
@@ -129,6 +137,7 @@ impl Producers {
         }
         producer.epoch = header.producer_epoch;
         producer.last_seen = now;
+        producer.last_timestamp = header.max_timestamp;
         producer.batches.push_back(WrittenBatch {
             base_sequence: header.base_sequence,
             last_sequence: header.last_sequence(),
@@ -144,13 +153,14 @@ impl Producers {
     }
 
     /// Takes note of a transaction marker and returns the first offset of the transaction it ended here, if any.
-    pub fn ended(&mut self, producer_id: i64, epoch: i16, now: i64) -> Option<i64> {
-        let producer = self.by_id.entry(producer_id).or_default();
-        if epoch > producer.epoch {
-            producer.epoch = epoch;
+    pub fn ended(&mut self, marker: &BatchHeader, now: i64) -> Option<i64> {
+        let producer = self.by_id.entry(marker.producer_id).or_default();
+        if marker.producer_epoch > producer.epoch {
+            producer.epoch = marker.producer_epoch;
             producer.batches.clear();
         }
         producer.last_seen = now;
+        producer.last_timestamp = marker.max_timestamp;
         let first = producer.open_since.take()?;
         self.open.remove(&first);
         Some(first)
@@ -234,7 +244,7 @@ mod tests {
     fn a_marker_with_a_newer_epoch_fences_the_older() {
         let mut producers = Producers::default();
         producers.written(&batch(0, 0, 1, 0), 0);
-        producers.ended(7, 1, 0);
+        producers.ended(&batch(1, 0, 1, 1), 0);
         assert_eq!(producers.check(&batch(0, 1, 1, 0), None), Err(ErrorCode::InvalidProducerEpoch));
         assert_eq!(producers.check(&batch(1, 0, 1, 0), None), Ok(SequenceCheck::Next));
     }

@@ -15,8 +15,10 @@ pub struct ProducerView {
     pub epoch: i16,
     /// Sequence number of its last record, if one is remembered.
     pub last_sequence: Option<i32>,
-    /// When it last wrote, milliseconds.
+    /// When the broker last had something of it, milliseconds.
     pub last_seen: i64,
+    /// The time that its last batch or marker gives, milliseconds; -1 when it gives none.
+    pub last_timestamp: i64,
     /// First offset of its open transaction.
     pub open_since: Option<i64>,
 }

@@ -54,7 +54,7 @@ fn state(producer: &ProducerView) -> ProducerState {
         .with_producer_id(ProducerId(producer.id))
         .with_producer_epoch(i32::from(producer.epoch))
         .with_last_sequence(producer.last_sequence.unwrap_or(-1))
-        .with_last_timestamp(producer.last_seen)
+        .with_last_timestamp(producer.last_timestamp)
         .with_coordinator_epoch(-1)
         .with_current_txn_start_offset(producer.open_since.unwrap_or(-1))
 }

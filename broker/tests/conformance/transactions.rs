@@ -4,6 +4,7 @@ use kafka_protocol::messages as m;
 use kafka_protocol::messages::ProducerId;
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
+use kafka_protocol::messages::describe_producers_response::PartitionResponse;
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
@@ -11,7 +12,7 @@ use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, Wri
 
 use crate::Run;
 use crate::groups::{self, Member};
-use crate::wire::{Batch, Case, group_id, named, text, topic_name, txn_id};
+use crate::wire::{Batch, Case, group_id, named, now, text, topic_name, txn_id};
 
 /// A producer and its epoch.
 #[derive(Clone, Copy, PartialEq)]
@@ -156,10 +157,19 @@ fn open(c: &mut Case) -> Producer {
     producer
 }
 
-fn producers(c: &mut Case) -> String {
+fn described_producers(c: &mut Case) -> PartitionResponse {
     let topic = TopicRequest::default().with_name(topic_name(&c.name)).with_partition_indexes(vec![0]);
     let answer = c.wire.call(0, &m::DescribeProducersRequest::default().with_topics(vec![topic]));
-    let partition = &answer.topics[0].partitions[0];
+    answer.topics[0].partitions[0].clone()
+}
+
+/// Of the only producer.
+fn last_timestamp(c: &mut Case) -> i64 {
+    described_producers(c).active_producers[0].last_timestamp
+}
+
+fn producers(c: &mut Case) -> String {
+    let partition = described_producers(c);
     let told = partition.active_producers.iter().map(|producer| {
         let (epoch, last, open) = (producer.producer_epoch, producer.last_sequence, producer.current_txn_start_offset);
         format!("epoch {epoch} last {last} open {open}")
@@ -493,6 +503,14 @@ pub const CASES: &[(&str, Run)] = &[
         let during = producers(c);
         ended(c, producer, true);
         format!("{during}; {}", producers(c))
+    }),
+    ("time of a producer's last record", |c| {
+        let producer = open(c);
+        let hour_ago = now() - 3_600_000;
+        let told = c.produce_in_transaction(&batch("older", producer, 1).at(hour_ago));
+        let during = last_timestamp(c) == hour_ago;
+        ended(c, producer, true);
+        format!("{told}; the record's: {during}; then the marker's: {}", last_timestamp(c) > hour_ago)
     }),
     ("producers of no topic", |c| producers(c)),
     ("hanging transaction ended by hand", |c| {
