@@ -30,7 +30,7 @@ pub trait AvroRecord: Split {
     /// Stands for the form of a datum: two schemas with the same one write the same bytes. 16 lower hex digits.
     fn schema_fingerprint() -> String {
         let digest = Sha256::digest(crate::writer::compiled(Self::POSITION).canonical.as_bytes());
-        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::fingerprint::hex(&digest[..8])
     }
 
     /// Appends the datum, without header. Allocates only what `out` has to grow.
