@@ -8,7 +8,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check chaos chaos-planted kafka profile peers bench bench-full
+.PHONY: help run build test check chaos chaos-planted kafka profile instructions peers bench bench-full
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ profile: ## instructions an order costs in memory, by function (needs valgrind)
 	few=$$(sed -n 's/^totals: //p' "$$target/path.500.callgrind"); \
 	many=$$(sed -n 's/^totals: //p' "$$target/path.2500.callgrind"); \
 	echo "$$(( (many - few) / 2000 )) instructions an order"
+
+instructions: ## write down anew what each part costs in instructions; make test compares with it (needs valgrind)
+	@MILLRACE_INSTRUCTIONS=write cargo test --quiet --locked --workspace --test instructions
 
 peers: ## build what Millrace is measured against (Java 17 and Maven)
 	@setup/kafka.sh

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes sure that everything a build needs is on this machine: Rust, a C and a C++ compiler and
 # make (for librdkafka, which is built from source), and curl for the README's examples; with the
-# argument "test" also Python with venv, for the tests of other clients. Installs
+# argument "test" also Python with venv, for the tests of other clients, and valgrind where apt has
+# it, which counts instructions. Installs
 # what is missing on Debian and Ubuntu when it may (root, or sudo without a password); otherwise
 # prints the one line to run. Java 17 and Maven are only looked for: only the tests against
 # Apache Kafka need them.
@@ -23,6 +24,9 @@ has curl || packages="$packages curl"
 # The tests have Python clients at the embedded broker.
 if [ "${1:-}" = test ] && ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
     packages="$packages python3-venv"
+fi
+if [ "${1:-}" = test ] && has apt-get && ! has valgrind; then
+    packages="$packages valgrind"
 fi
 
 if [ -n "$packages" ]; then

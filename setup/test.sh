@@ -53,7 +53,7 @@ status=${PIPESTATUS[0]}
 read -r passed failed ignored skipped nodes < <(awk '
     /^ +Running |^ +Doc-tests / { binary = $0 }
     /^test result: / { passed += $4; failed += $6; ignored += $8 }
-    match($0, /SKIPPED \(no (Apache Kafka|Python clients)\) [^ ]+:/) {
+    match($0, /SKIPPED \(no (Apache Kafka|Python clients|valgrind)\) [^ ]+:/) {
         if (!seen[binary, substr($0, RSTART, RLENGTH)]++) skipped++
     }
     /READY \(Apache Kafka\) / { nodes++ }
@@ -72,8 +72,8 @@ elif [ "$failed" -gt 0 ]; then
     awk '/^test .* \.\.\. FAILED$/ { print "  " $2 }' "$log" | sort -u
 fi
 if [ "$skipped" -gt 0 ]; then
-    echo "Did not run, for want of Apache Kafka or the Python clients ($skipped):"
-    sed -n 's/.*SKIPPED (no \(Apache Kafka\|Python clients\)) /  /p' "$log" | sort -u
+    echo "Did not run, for want of Apache Kafka, the Python clients or valgrind ($skipped):"
+    sed -n 's/.*SKIPPED (no \(Apache Kafka\|Python clients\|valgrind\)) /  /p' "$log" | sort -u
 fi
 if [ "$ignored" -gt 0 ]; then
     echo "Marked as ignored: $ignored"
