@@ -86,6 +86,7 @@ impl<T> Copy for Field<'_, T> {}
 
 impl<'a, T: Datum> Field<'a, T> {
     /// Takes the field off the front of `input`; refuses what [`Datum::read`] refuses.
+    #[inline]
     pub(crate) fn take(input: &mut &'a [u8]) -> Read<Self> {
         let all = *input;
         T::skip(input)?;
@@ -121,6 +122,7 @@ impl<'a> Field<'a, Option<String>> {
     }
 }
 
+#[inline]
 fn take<'a>(input: &mut &'a [u8], bytes: usize) -> Read<&'a [u8]> {
     match input.split_at_checked(bytes) {
         Some((taken, rest)) => {
@@ -167,6 +169,7 @@ fn read_long_of_many_bytes(input: &mut &[u8]) -> Read<i64> {
     Err(Fault::new("is a number cut short"))
 }
 
+#[inline]
 fn read_length(input: &mut &[u8]) -> Read<usize> {
     let length = read_long(input)?;
     match usize::try_from(length) {
@@ -177,7 +180,11 @@ fn read_length(input: &mut &[u8]) -> Read<usize> {
 
 fn read_text<'a>(input: &mut &'a [u8]) -> Read<&'a str> {
     let length = read_length(input)?;
-    std::str::from_utf8(take(input, length)?).map_err(|error| Fault::new(error.to_string()))
+    text_of(take(input, length)?)
+}
+
+fn text_of(bytes: &[u8]) -> Read<&str> {
+    std::str::from_utf8(bytes).map_err(|error| Fault::new(error.to_string()))
 }
 
 /// Appends the position of an enum's symbol.
@@ -186,6 +193,7 @@ pub(crate) fn write_symbol(position: usize, out: &mut Vec<u8>) {
 }
 
 /// The position of an enum's symbol, below `symbols`.
+#[inline]
 pub(crate) fn read_symbol(input: &mut &[u8], symbols: usize) -> Read<usize> {
     let position = read_long(input)?;
     usize::try_from(position)
@@ -202,6 +210,7 @@ impl Datum for i64 {
     fn read(input: &mut &[u8]) -> Read<Self> {
         read_long(input)
     }
+    #[inline]
     fn skip(input: &mut &[u8]) -> Read<()> {
         read_long(input).map(drop)
     }
@@ -226,10 +235,12 @@ impl Datum for i32 {
     fn write(&self, out: &mut Vec<u8>) {
         write_long(i64::from(*self), out);
     }
+    #[inline]
     fn read(input: &mut &[u8]) -> Read<Self> {
         let value = read_long(input)?;
         Self::try_from(value).map_err(|_| Fault::new(format!("is {value}, more than 32 bits")))
     }
+    #[inline]
     fn skip(input: &mut &[u8]) -> Read<()> {
         Self::read(input).map(drop)
     }
@@ -256,6 +267,7 @@ impl Datum for bool {
     fn write(&self, out: &mut Vec<u8>) {
         out.push(u8::from(*self));
     }
+    #[inline]
     fn read(input: &mut &[u8]) -> Read<Self> {
         match take(input, 1)? {
             [0] => Ok(false),
@@ -263,6 +275,7 @@ impl Datum for bool {
             other => Err(Fault::new(format!("is neither false nor true but {other:?}"))),
         }
     }
+    #[inline]
     fn skip(input: &mut &[u8]) -> Read<()> {
         Self::read(input).map(drop)
     }
@@ -291,8 +304,12 @@ impl Datum for String {
     fn read(input: &mut &[u8]) -> Read<Self> {
         read_text(input).map(str::to_owned)
     }
+    #[inline]
     fn skip(input: &mut &[u8]) -> Read<()> {
-        read_text(input).map(drop)
+        let length = read_length(input)?;
+        let bytes = take(input, length)?;
+        // Almost every text is ASCII, and that is seen sooner than that it is UTF-8.
+        if bytes.is_ascii() { Ok(()) } else { text_of(bytes).map(drop) }
     }
     fn json(&self) -> Value {
         self.as_str().into()
@@ -329,6 +346,7 @@ impl<T: Datum> Datum for Option<T> {
             branch => Err(Fault::new(format!("has branch {branch} of a union of 2"))),
         }
     }
+    #[inline]
     fn skip(input: &mut &[u8]) -> Read<()> {
         match read_long(input)? {
             0 => Ok(()),
