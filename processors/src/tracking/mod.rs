@@ -180,12 +180,6 @@ fn folded<'a>(mut stored: Stored<'a>, event: &'a Event<'_>) -> Option<Vec<u8>> {
     if event.version > 0 && !stored.replace(event.source, event.version, &event.datum) {
         return None;
     }
-    let noted = stored.note(Line {
-        at: event.at,
-        source: event.source as u8,
-        version: event.version,
-        event: &event.event,
-        detail: &event.detail,
-    });
+    let noted = stored.note(Line::new(event.at, event.source, event.version, &event.event, &event.detail));
     (noted || event.version > 0).then(|| stored.write())
 }

@@ -12,6 +12,8 @@ pub const HISTORY_MAX: usize = 50;
 /// Raised with every change of how an order is kept or folded: a store of another format is rebuilt.
 pub(super) const FORMAT: u8 = 1;
 const SOURCES: usize = 4;
+/// Lines that an order has on its way to confirmed.
+const LINES_USUAL: usize = 8;
 /// Bytes of text kept of one history line.
 const TEXT_MAX: usize = 200;
 
@@ -45,13 +47,20 @@ struct Part<'a> {
 }
 
 /// One line of history. Ordered by time, then source, then version: whatever order events are folded in, it is the same.
+/// Its text is kept as bytes: a fold passes over it, only [`super::view`] reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Line<'a> {
     pub(super) at: i64,
-    pub(super) source: u8,
-    pub(super) version: i64,
-    pub(super) event: &'a str,
-    pub(super) detail: &'a str,
+    source: u8,
+    version: i64,
+    pub(super) event: &'a [u8],
+    pub(super) detail: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn new(at: i64, source: Source, version: i64, event: &'a str, detail: &'a str) -> Self {
+        Self { at, source: source as u8, version, event: shortened(event), detail: shortened(detail) }
+    }
 }
 
 impl<'a> Stored<'a> {
@@ -76,9 +85,7 @@ impl<'a> Stored<'a> {
     }
 
     /// Writes an event into the history. `false` when it is there already.
-    pub(super) fn note(&mut self, mut line: Line<'a>) -> bool {
-        line.event = shortened(line.event);
-        line.detail = shortened(line.detail);
+    pub(super) fn note(&mut self, line: Line<'a>) -> bool {
         let Err(place) = self.history.binary_search(&line) else { return false };
         self.history.insert(place, line);
         if self.history.len() > HISTORY_MAX {
@@ -98,6 +105,7 @@ impl<'a> Stored<'a> {
             let length = u32::from_le_bytes(take(&mut rest)?);
             part.datum = slice(&mut rest, usize::try_from(length).ok()?)?;
         }
+        stored.history.reserve(LINES_USUAL);
         while !rest.is_empty() {
             stored.history.push(Line {
                 at: i64::from_le_bytes(take(&mut rest)?),
@@ -129,15 +137,15 @@ impl<'a> Stored<'a> {
             for text in [line.event, line.detail] {
                 // Shortened when noted, so its length fits.
                 out.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
-                out.extend_from_slice(text.as_bytes());
+                out.extend_from_slice(text);
             }
         }
         out
     }
 }
 
-fn shortened(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT_MAX)]
+fn shortened(text: &str) -> &[u8] {
+    &text.as_bytes()[..text.floor_char_boundary(TEXT_MAX)]
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -152,7 +160,7 @@ fn slice<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = u16::from_le_bytes(take(rest)?);
-    std::str::from_utf8(slice(rest, usize::from(length))?).ok()
+    slice(rest, usize::from(length))
 }

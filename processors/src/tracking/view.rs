@@ -148,12 +148,14 @@ impl OrderView {
         let unreadable = |reason: String| Unreadable { order_id: order_id.to_owned(), reason };
         let stored = Stored::read(value).ok_or_else(|| unreadable("it is cut off or of another format".into()))?;
         let known = Known::of(&stored).map_err(|error| unreadable(error.to_string()))?;
-        let history = stored.history.iter().map(|line| Happened {
-            at: line.at,
-            event: line.event.to_owned(),
-            detail: line.detail.to_owned(),
-        });
-        Ok(known.view(order_id, u64::from(stored.events), history.collect()))
+        let text = |bytes: &[u8]| {
+            std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| unreadable("its history is not text".into()))
+        };
+        let history = stored
+            .history
+            .iter()
+            .map(|line| Ok(Happened { at: line.at, event: text(line.event)?, detail: text(line.detail)? }));
+        Ok(known.view(order_id, u64::from(stored.events), history.collect::<Result<_, _>>()?))
     }
 
     /// As JSON text.
