@@ -3,8 +3,8 @@
 
 use millrace_schemas::{
     CancelReason, CancelRequested, Group, GroupState, Money as Amount, OrderEvent, OrderEventKind, OrderStatus,
-    PaymentCommand, PaymentEvent, PaymentState, RejectReason, ShipmentUpdate, ShipmentUpdateKind, StockCommand,
-    StockEvent, StockEventKind,
+    PaymentCommand, PaymentState, RejectReason, ShipmentUpdate, ShipmentUpdateKind, StockCommand, StockEvent,
+    StockEventKind,
 };
 
 use super::lines::{Accepted, Intake, Word, by_partition};
@@ -30,6 +30,19 @@ pub struct Policy {
     pub stock_partitions: i32,
 }
 
+/// What fulfillment needs of a payment's event; amounts in minor units.
+#[derive(Clone, Copy, Debug)]
+pub struct Paid<'a> {
+    /// The state afterwards.
+    pub state: PaymentState,
+    /// The order's total.
+    pub requested_minor: i64,
+    /// Ever captured.
+    pub captured_minor: i64,
+    /// ISO 4217 code of all amounts.
+    pub currency: &'a str,
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
@@ -38,7 +51,7 @@ pub enum Input<'a> {
     /// Intake rejected a body under the order's id.
     Rejected(RejectReason),
     /// The payment moved.
-    Payment(&'a PaymentEvent),
+    Payment(Paid<'a>),
     /// The ledger answered.
     Stock(&'a StockEvent),
     /// Somebody wants the order cancelled.
@@ -190,7 +203,7 @@ fn reserve(mut turn: Turn<'_>, accepted: Accepted) -> Decision {
     turn.finish(OrderStatus::Reserving, OrderEventKind::ReservationRequested, "")
 }
 
-fn on_payment(mut turn: Turn<'_>, event: &PaymentEvent, accepted: Option<Accepted>) -> Decision {
+fn on_payment(mut turn: Turn<'_>, event: Paid<'_>, accepted: Option<Accepted>) -> Decision {
     let before = money(turn.order.payment);
     let after = money(event.state);
     let status = turn.order.status;
@@ -203,7 +216,7 @@ fn on_payment(mut turn: Turn<'_>, event: &PaymentEvent, accepted: Option<Accepte
     turn.order.payment = event.state;
     turn.order.captured_minor = turn.order.captured_minor.max(event.captured_minor);
     if turn.order.total.is_none() && !event.currency.is_empty() {
-        turn.order.total = Some(Amount { minor: event.requested_minor, currency: event.currency.clone() });
+        turn.order.total = Some(Amount { minor: event.requested_minor, currency: event.currency.to_owned() });
     }
     if let Some(accepted) = &accepted {
         turn.knows(accepted);

@@ -32,8 +32,8 @@ use millrace_schemas::{
     StockEvent, StockEventKind, topics,
 };
 
-use crate::wire::{Table, Wire, datum, fields, key_is, latest_format, owned};
-use decide::{Input, Policy, needs_intake};
+use crate::wire::{Table, Wire, fields, key_is, latest_format, owned};
+use decide::{Input, Paid, Policy, needs_intake};
 use lines::Intake;
 
 const LINES: usize = 0;
@@ -64,7 +64,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
                 name: "orders",
                 tables: vec![wire.latest::<OrderEvent>(topics::ORDERS_EVENTS)],
                 format: latest_format::<OrderEvent>(),
-                open: Some(|_, value| datum(value).as_ref().map(state::open).unwrap_or_default()),
+                open: Some(|_, value| state::open(value)),
             },
         ],
         globals: Vec::new(),
@@ -156,9 +156,17 @@ impl Processor for Fulfillment {
                 self.apply(&rejected.order_id, Input::Rejected(rejected.reason), step)
             }
             topics::PAYMENTS_EVENTS => {
-                let event: PaymentEvent = self.wire.read(record)?;
-                key_is(record, &event.order_id)?;
-                self.apply(&event.order_id, Input::Payment(&event), step)
+                let datum = self.wire.datum::<PaymentEvent>(record)?;
+                let event = fields::<PaymentEvent>(record.topic, &datum)?;
+                let id = event.order_id.text();
+                key_is(record, id)?;
+                let paid = Paid {
+                    state: event.state.get(),
+                    requested_minor: event.requested_minor.get(),
+                    captured_minor: event.captured_minor.get(),
+                    currency: event.currency.text(),
+                };
+                self.apply(id, Input::Payment(paid), step)
             }
             topics::STOCK_EVENTS => {
                 let event: StockEvent = self.wire.read(record)?;

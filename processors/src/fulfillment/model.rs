@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::decide::{Input, decide, needs_intake};
 use super::lines::Intake;
 use super::state::{deadline, ends_the_order, is_final};
-use super::tests::{POLICY, cancel_of, order_of, word_of};
+use super::tests::{POLICY, cancel_of, of, order_of, word_of};
 use crate::payment;
 use crate::stock::state::available;
 use crate::stock::tests::Ledger;
@@ -272,7 +272,7 @@ impl World {
                 }
                 self.fulfill(&id, Input::Rejected(reason));
             }
-            Record::PaymentEvent(event) => self.fulfill(&id, Input::Payment(&event)),
+            Record::PaymentEvent(event) => self.fulfill(&id, Input::Payment(of(&event))),
             Record::StockEvent(event) => self.fulfill(&id, Input::Stock(&event)),
             Record::Cancel(request) => self.fulfill(&id, Input::Cancel(&request)),
             Record::Shipment(update) => self.fulfill(&id, Input::Shipment(&update)),

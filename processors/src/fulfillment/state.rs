@@ -24,7 +24,7 @@
 //! taken up again when a payment for it turns up, to give the money back.
 
 use millrace_runtime::Open;
-use millrace_schemas::{Group, GroupState, OrderEvent, OrderStatus, PaymentState, RejectReason, WaitsFor};
+use millrace_schemas::{AvroRecord, Group, GroupState, OrderEvent, OrderStatus, PaymentState, RejectReason, WaitsFor};
 
 /// What moves an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -180,18 +180,24 @@ pub fn is_final(status: OrderStatus) -> bool {
 /// When somebody must look at the order again, ms since 1970 UTC; `None` exactly for final states.
 #[must_use]
 pub fn deadline(order: &OrderEvent) -> Option<i64> {
-    if is_final(order.status) { None } else { Some(order.until.unwrap_or(order.at)) }
+    open_in(order.status, order.until, order.at).deadline
 }
 
-/// What the order leaves open.
-pub(super) fn open(order: &OrderEvent) -> Open {
-    Open { deadline: deadline(order), call: None, waiting: waiting(order) }
+/// What the order leaves open, from how it is kept.
+pub(super) fn open(value: &[u8]) -> Open {
+    match OrderEvent::fields(value) {
+        Ok(order) => open_in(order.status.get(), order.until.get(), order.at.get()),
+        Err(_) => Open::default(),
+    }
 }
 
-/// What the order waits in and since when at the earliest, ms since 1970 UTC; `None` exactly for final states.
-#[must_use]
-pub fn waiting(order: &OrderEvent) -> Option<(&'static str, i64)> {
-    if is_final(order.status) { None } else { Some((order.status.as_str(), order.at)) }
+/// When somebody must look again, and what the order waits in and since when at the earliest; nothing exactly for final
+/// states.
+fn open_in(status: OrderStatus, until: Option<i64>, at: i64) -> Open {
+    if is_final(status) {
+        return Open::default();
+    }
+    Open { deadline: Some(until.unwrap_or(at)), call: None, waiting: Some((status.as_str(), at)) }
 }
 
 /// Whether a rejection is the order's own end. That of another body under an id which is taken says nothing of the order

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::decide::Input;
 use super::state::{Cause, TRANSITIONS, deadline, ends_the_order, is_final};
-use super::tests::{Case, answer, cancel_of, order_of, paid, word_of};
+use super::tests::{Case, answer, cancel_of, of, order_of, paid, word_of};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -82,7 +82,7 @@ fn run(ops: &[Op]) -> Case {
                     _ => Cause::PaymentEnded,
                 };
                 payment_event = paid("o", *state, if cause == Cause::Captured { 500 } else { 0 });
-                (cause, Input::Payment(&payment_event))
+                (cause, Input::Payment(of(&payment_event)))
             }
             Op::Stock(partition, kind) => {
                 let cause = match kind {

@@ -9,7 +9,7 @@ use millrace_schemas::{
     murmur2_partition,
 };
 
-use super::decide::{Decision, Input, Policy, decide, needs_intake};
+use super::decide::{Decision, Input, Paid, Policy, decide, needs_intake};
 use super::lines::Intake;
 use super::state::{Cause, deadline, ends_the_order, is_final, nothing_known};
 
@@ -42,6 +42,12 @@ pub(super) fn order_of(id: &str, lines: &[(&str, i32)]) -> OrderAccepted {
         placed_at: 0,
         accepted_at: 0,
     }
+}
+
+/// What fulfillment reads of a payment's event.
+pub(super) fn of(event: &PaymentEvent) -> Paid<'_> {
+    let PaymentEvent { state, requested_minor, captured_minor, currency, .. } = event;
+    Paid { state: *state, requested_minor: *requested_minor, captured_minor: *captured_minor, currency }
 }
 
 pub(super) fn paid(id: &str, state: PaymentState, captured_minor: i64) -> PaymentEvent {
@@ -169,11 +175,11 @@ impl Case {
     }
 
     pub(super) fn pay(&mut self, state: PaymentState) -> Decision {
-        self.give(Input::Payment(&paid("o", state, 0)))
+        self.give(Input::Payment(of(&paid("o", state, 0))))
     }
 
     pub(super) fn captured(&mut self, minor: i64) -> Decision {
-        self.give(Input::Payment(&paid("o", PaymentState::Captured, minor)))
+        self.give(Input::Payment(of(&paid("o", PaymentState::Captured, minor))))
     }
 
     pub(super) fn stock(&mut self, partition: i32, kind: StockEventKind) -> Decision {

@@ -15,7 +15,9 @@ use millrace_runtime::{
     Answered, CallRequest, Due, Failure, Open, Outcome, Processor, ProcessorDefinition, Record, Step, StoreDefinition,
 };
 use millrace_schemas::provider::{ProviderRequest, ProviderResponse};
-use millrace_schemas::{Codec, OrderAccepted, PaymentCommand, PaymentEvent, PaymentState, topics};
+use millrace_schemas::{
+    AvroRecord, Codec, OrderAccepted, PaymentCommand, PaymentEvent, PaymentState, WaitsFor, topics,
+};
 
 use crate::planted;
 use crate::wire::{self, Table, Wire, datum, latest_format};
@@ -34,7 +36,7 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
             name: "payments",
             tables: vec![wire.latest::<PaymentEvent>(topics::PAYMENTS_EVENTS)],
             format: latest_format::<PaymentEvent>(),
-            open: Some(|_, value| datum(value).as_ref().map(open).unwrap_or_default()),
+            open: Some(|_, value| open(value)),
         }],
         globals: Vec::new(),
         settings: &["provider_ask_ms", "provider_tries_max", "authorization_valid_ms"],
@@ -52,11 +54,20 @@ pub fn definition(codec: &Codec) -> ProcessorDefinition {
     }
 }
 
-/// The request the payment's state calls for, in the form the connector reads. Another try is another call.
-fn open(payment: &PaymentEvent) -> Open {
-    Open { deadline: deadline(payment), call: request(payment), waiting: waiting(payment) }
+/// What the payment leaves open. All of it is read only where a request may be.
+fn open(value: &[u8]) -> Open {
+    let Ok(fields) = PaymentEvent::fields(value) else { return Open::default() };
+    let (state, until) = (fields.state.get(), fields.until.get());
+    let call = match fields.waits_for.get() {
+        WaitsFor::Provider => datum(value).ok().as_ref().and_then(request),
+        _ => None,
+    };
+    // A void that is remembered for an order which may never come waits for nothing.
+    let waits = state != PaymentState::Unknown && until.is_some();
+    Open { deadline: until, call, waiting: waits.then(|| (state.as_str(), fields.at.get())) }
 }
 
+/// The request the payment's state calls for, in the form the connector reads. Another try is another call.
 fn request(payment: &PaymentEvent) -> Option<CallRequest> {
     let call = open_call(payment)?;
     let request = ProviderRequest {
@@ -70,12 +81,6 @@ fn request(payment: &PaymentEvent) -> Option<CallRequest> {
         ask: call.ask,
     };
     Some(CallRequest { id: format!("{}#{}", call.idempotency_key, call.tries), request: request.to_json() })
-}
-
-/// What an open payment waits in. A void that is remembered for an order which may never come waits for nothing.
-fn waiting(payment: &PaymentEvent) -> Option<(&'static str, i64)> {
-    let open = payment.state != PaymentState::Unknown && payment.until.is_some();
-    open.then(|| (payment.state.as_str(), payment.at))
 }
 
 struct Payment {
