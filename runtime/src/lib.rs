@@ -7,6 +7,7 @@
 mod dead_letters;
 mod global;
 pub mod io;
+mod open_states;
 mod parking;
 mod partitioner;
 pub mod planted;

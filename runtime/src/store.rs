@@ -11,15 +11,16 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 
 use crate::io::{BackgroundJob, Disk, Storage, StorageError};
+use crate::open_states::OpenStates;
 use crate::planted;
-use crate::processor::{CallRequest, Open, OpenOf, StoreDefinition};
+use crate::processor::{CallRequest, StoreDefinition};
 use crate::record::{Offset, Timestamp, TopicPartition};
 
 /// The bytes of a state.
@@ -109,7 +110,7 @@ impl Store {
                 decode_positions(&bytes, find).ok_or_else(|| corrupt("its positions cannot be read"))?
             }
         };
-        let mut open = OpenStates { of: definition.open, ..OpenStates::default() };
+        let mut open = OpenStates::of(definition.open);
         let mut keys = Vec::new();
         disk.scan(&[space::OPEN], &mut |key, _| match key.split_first() {
             Some((&space::OPEN, key)) => {
@@ -356,39 +357,38 @@ impl Store {
     /// The earliest deadline of a committed state.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Timestamp, &Key)> {
-        self.open.deadlines.first().map(|(at, key)| (*at, key))
+        self.open.deadlines().next().map(|(at, key)| (*at, key))
     }
 
     /// The keys whose deadline is not after `now`, earliest first, at most `most`.
     #[must_use]
     pub fn due(&self, now: Timestamp, most: usize) -> Vec<(Timestamp, Key)> {
-        self.open.deadlines.iter().take_while(|(at, _)| *at <= now).take(most).cloned().collect()
+        self.open.deadlines().take_while(|(at, _)| *at <= now).take(most).cloned().collect()
     }
 
     /// Every call that committed states have open.
     pub fn open_calls(&self) -> impl Iterator<Item = (&Key, &CallRequest)> {
-        self.open.calls.iter()
+        self.open.calls()
     }
 
     /// What committed states wait in, or have: how many in each, and since when the oldest of them.
     pub fn waiting(&self) -> impl Iterator<Item = (&'static str, usize, Timestamp)> {
-        let oldest = self.open.oldest.iter();
-        oldest.map(|(state, since)| (*state, since.len(), since.first().map_or(Timestamp::MAX, |(at, _)| *at)))
+        self.open.waiting()
     }
 
     /// The call that the state of a key has open, this transaction's writes included.
     #[must_use]
     pub fn open_call(&self, key: &[u8]) -> Option<Cow<'_, CallRequest>> {
         match self.overlay.get(key) {
-            Some(entry) => self.open.of?(key, entry.value.as_deref()?).call.map(Cow::Owned),
-            None => self.open.calls.get(key).map(Cow::Borrowed),
+            Some(entry) => self.open.asked_of(key, entry.value.as_deref()?)?.call.map(Cow::Owned),
+            None => self.open.call(key).map(Cow::Borrowed),
         }
     }
 
     /// The deadline a state would have.
     #[must_use]
     pub fn deadline_of(&self, key: &[u8], value: &[u8]) -> Option<Timestamp> {
-        self.open.of.and_then(|of| of(key, value).deadline)
+        self.open.asked_of(key, value)?.deadline
     }
 
     /// Takes the memtable for writing out, as a job for a background thread. `None` while the last one is still being
@@ -493,87 +493,6 @@ enum Mark {
     /// It may stand there as open from before.
     Closed,
     NeverOpen,
-}
-
-/// The states somebody must look at again: derived from the states alone, never stored beside them.
-#[derive(Default)]
-struct OpenStates {
-    of: Option<OpenOf>,
-    waiting_of: HashMap<Key, (&'static str, Timestamp)>,
-    oldest: BTreeMap<&'static str, BTreeSet<(Timestamp, Key)>>,
-    deadlines: BTreeSet<(Timestamp, Key)>,
-    deadline_of: HashMap<Key, Timestamp>,
-    calls: BTreeMap<Key, CallRequest>,
-}
-
-impl OpenStates {
-    /// A state changed; gives its open call.
-    fn update(&mut self, key: &Key, value: Option<&[u8]>) -> Option<&CallRequest> {
-        let of = self.of?;
-        let Open { deadline, call, waiting } = value.map_or_else(Open::default, |value| of(key, value));
-        self.wait(key, waiting);
-        let before = match deadline {
-            Some(at) => self.deadline_of.insert(key.clone(), at),
-            None => self.deadline_of.remove(key),
-        };
-        if before != deadline {
-            if let Some(at) = before {
-                self.deadlines.remove(&(at, key.clone()));
-            }
-            if let Some(at) = deadline {
-                self.deadlines.insert((at, key.clone()));
-            }
-        }
-        match call {
-            Some(request) => {
-                self.calls.insert(key.clone(), request);
-                self.calls.get(key)
-            }
-            None => {
-                self.calls.remove(key);
-                None
-            }
-        }
-    }
-
-    /// What a state waits in now. It may say "since now" at each change; it has waited since it first said so.
-    fn wait(&mut self, key: &Key, mut waits: Option<(&'static str, Timestamp)>) {
-        let before = match waits {
-            Some(now) => self.waiting_of.insert(key.clone(), now),
-            None => self.waiting_of.remove(key),
-        };
-        if let Some((state, since)) = before {
-            if let Some(now) = waits.as_mut().filter(|now| now.0 == state && now.1 > since) {
-                now.1 = since;
-                self.waiting_of.insert(key.clone(), (state, since));
-            }
-            if waits == before {
-                return;
-            }
-            if let Some(oldest) = self.oldest.get_mut(state) {
-                oldest.remove(&(since, key.clone()));
-            }
-        }
-        if let Some((state, since)) = waits {
-            self.oldest.entry(state).or_default().insert((since, key.clone()));
-        }
-    }
-
-    fn contains(&self, key: &Key) -> bool {
-        self.deadline_of.contains_key(key) || self.calls.contains_key(key) || self.waiting_of.contains_key(key)
-    }
-
-    fn len(&self) -> usize {
-        self.deadline_of.len() + self.calls.keys().filter(|key| !self.deadline_of.contains_key(*key)).count()
-    }
-
-    fn clear(&mut self) {
-        self.deadlines.clear();
-        self.deadline_of.clear();
-        self.waiting_of.clear();
-        self.oldest.clear();
-        self.calls.clear();
-    }
 }
 
 /// Reads the states of these keys, which ascend: in one pass where they stand close together, with a look for each where
@@ -691,16 +610,7 @@ fn decode_positions(bytes: &[u8], find: FindTopic<'_>) -> Option<BTreeMap<TopicP
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The first byte names what the state waits in, the second since when.
-    fn waiting(value: &[u8]) -> Option<(&'static str, Timestamp)> {
-        let state = match value.first()? {
-            b'a' => "a",
-            b'b' => "b",
-            _ => return None,
-        };
-        Some((state, value.get(1).copied()?.into()))
-    }
+    use crate::processor::Open;
 
     /// What was written, in order; refuses to write when told to.
     #[derive(Default)]
@@ -767,26 +677,5 @@ mod tests {
         assert!(written(&[]).is_err(), "which is told at the next");
         assert!(written(&[]).unwrap().contains(&mark(b"1", false)), "what the failed write did not delete");
         assert_eq!(written(&[(b"1", None)]).unwrap(), [], "deleted once");
-    }
-
-    #[test]
-    fn a_state_waits_since_it_first_said_so_and_the_oldest_of_each_is_known() {
-        let of: OpenOf = |_, value| Open { waiting: waiting(value), ..Open::default() };
-        let mut open = OpenStates { of: Some(of), ..OpenStates::default() };
-        let mut says = |key: &[u8], value: Option<&[u8]>| {
-            open.update(&Key::from(key), value);
-            let told = |(state, since): (&&'static str, &BTreeSet<(Timestamp, Key)>)| {
-                (*state, since.len(), since.first().map(|(at, _)| *at))
-            };
-            open.oldest.iter().map(told).collect::<Vec<_>>()
-        };
-        assert_eq!(says(b"1", Some(b"a\x05")), [("a", 1, Some(5))]);
-        assert_eq!(says(b"2", Some(b"a\x03")), [("a", 2, Some(3))]);
-        assert_eq!(says(b"2", Some(b"a\x09")), [("a", 2, Some(3))], "it goes on waiting");
-        assert_eq!(says(b"2", Some(b"b\x0a")), [("a", 1, Some(5)), ("b", 1, Some(10))]);
-        assert_eq!(says(b"2", Some(b"a\x0b")), [("a", 2, Some(5)), ("b", 0, None)]);
-        assert_eq!(says(b"1", Some(b"done")), [("a", 1, Some(11)), ("b", 0, None)]);
-        assert_eq!(says(b"2", None), [("a", 0, None), ("b", 0, None)]);
-        assert!(open.waiting_of.is_empty());
     }
 }
