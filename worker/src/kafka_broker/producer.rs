@@ -273,12 +273,12 @@ impl TransactionalProducer {
             }
             outgoing = outgoing.headers(headers);
         }
-        let since = Instant::now();
+        let mut full_since = None;
         loop {
             match producer.send(outgoing) {
                 Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    if since.elapsed() > self.deadline {
+                    if full_since.get_or_insert_with(Instant::now).elapsed() > self.deadline {
                         return Err(BrokerError::Abort("the producer's queue stays full".into()));
                     }
                     outgoing = back;
