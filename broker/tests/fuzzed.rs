@@ -1,8 +1,9 @@
-//! Bytes of strangers, without a fuzzer: what fuzzing has kept (`fuzz/corpus/`) is repeated, as it is and bent a little, and
-//! random bytes are tried. Runs with a stable compiler; `fuzz/README.md` says how to let it run for longer.
+//! Bytes of strangers, without a fuzzer: what fuzzing has kept (`fuzz/corpus/`) and what it has reached (`fuzz/corpus.tar.gz`)
+//! are repeated, as they are and bent a little, and random bytes are tried. Runs with a stable compiler; `fuzz/README.md` says how to let it run for longer.
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use millrace_broker::fuzzing;
 use proptest::prelude::*;
@@ -62,13 +63,25 @@ fn bent(mut bytes: Vec<u8>, bends: &[Bend]) -> Vec<u8> {
     bytes
 }
 
+fn inputs_in(folder: &Path) -> Vec<Vec<u8>> {
+    let entries = fs::read_dir(folder).expect("the corpus is in the repository");
+    entries.map(|entry| fs::read(entry.expect("an entry").path()).expect("read")).collect()
+}
+
+/// What fuzzing has reached through a door, as few inputs as cover it.
+fn reached(fuzz: &Path, name: &str) -> Vec<Vec<u8>> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut tar = Command::new("tar");
+    tar.arg("-xzf").arg(fuzz.join("corpus.tar.gz")).arg("-C").arg(dir.path()).arg(name);
+    assert!(tar.status().expect("tar starts").success(), "the corpus unpacks");
+    inputs_in(&dir.path().join(name))
+}
+
 fn try_door(name: &str, door: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-    let mut kept: Vec<Vec<u8>> = Vec::new();
-    for entry in fs::read_dir(&folder).expect("the corpus is in the repository") {
-        kept.push(fs::read(entry.expect("an entry").path()).expect("read"));
-    }
-    assert!(kept.len() >= 3, "{} is as good as empty", folder.display());
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let mut kept = inputs_in(&fuzz.join("corpus").join(name));
+    assert!(kept.len() >= 3, "{name} is as good as empty");
+    kept.extend(reached(&fuzz, name));
     for bytes in &kept {
         door(bytes);
     }
