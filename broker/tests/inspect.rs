@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use clients::process::Process;
 use clients::*;
 use millrace_broker::inspect::Folder;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::Producer;
+use rdkafka::{Offset, TopicPartitionList};
 
 fn files(dir: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) {
     for entry in std::fs::read_dir(dir).expect("a folder") {
@@ -44,6 +46,10 @@ fn a_folder_is_told_as_it_is_and_left_as_it_is() {
     open.begin_transaction().expect("begun");
     send(&open, "t", 0, "k", "open");
     drain(&open);
+    let reader: BaseConsumer = consumer(&servers, "readers").create().expect("a consumer");
+    let mut position = TopicPartitionList::new();
+    position.add_partition_offset("t", 0, Offset::Offset(7)).expect("added");
+    reader.commit(&position, CommitMode::Sync).expect("committed");
     let folder = Folder::open(dir.path()).expect("opened");
     assert!(folder.is_in_use());
     process.kill();
@@ -62,6 +68,10 @@ fn a_folder_is_told_as_it_is_and_left_as_it_is() {
         let states: Vec<(&str, &str)> =
             report.transactions.iter().map(|transaction| (transaction.id.as_str(), transaction.state.name())).collect();
         assert_eq!(states, [("done", "CompleteAbort"), ("open", "Ongoing")]);
+        let [group] = &report.groups[..] else { panic!("{:?}", report.groups) };
+        assert_eq!((&*group.group, group.state, group.members.len()), ("readers", "Empty", 0));
+        let offsets: Vec<_> = group.offsets.iter().map(|of| (&*of.topic, of.partition, of.offset)).collect();
+        assert_eq!(offsets, [("t", 0, 7)]);
         let batches = folder.batches(partition, 5, 100).expect("read");
         let kinds: Vec<&str> = batches.iter().map(|batch| batch.kind).collect();
         assert_eq!(batches[0].base_offset, 5);

@@ -2,7 +2,7 @@
 
 mod clients;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -31,6 +31,13 @@ fn is_closed(stream: &mut TcpStream) -> bool {
     }
 }
 
+/// Metadata in version 1, without a client id, for no topic.
+fn metadata_request() -> Vec<u8> {
+    let mut request = 14_i32.to_be_bytes().to_vec();
+    request.extend([0, 3, 0, 1, 0, 0, 0, 7, 0xff, 0xff, 0, 0, 0, 0]);
+    request
+}
+
 #[test]
 fn addresses_on_the_network_must_be_asked_for() {
     let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -53,11 +60,8 @@ fn addresses_on_the_network_must_be_asked_for() {
 #[test]
 fn clients_are_told_the_advertised_host() {
     let broker = start_with(|config| config.advertised_host = Some("localhost".to_owned()));
-    // Metadata in version 1, without a client id, for no topic.
-    let mut request = 14_i32.to_be_bytes().to_vec();
-    request.extend([0, 3, 0, 1, 0, 0, 0, 7, 0xff, 0xff, 0, 0, 0, 0]);
     let mut stream = connect(&broker);
-    stream.write_all(&request).expect("sent");
+    stream.write_all(&metadata_request()).expect("sent");
     let mut length = [0; 4];
     stream.read_exact(&mut length).expect("an answer");
     let mut answer = vec![0; i32::from_be_bytes(length) as usize];
@@ -101,11 +105,11 @@ fn silent_and_slow_clients_lose_their_connections_and_hold_nobody_up() {
         config.max_in_flight_bytes = 1 << 20;
     });
     let mut silent = connect(&broker);
-    // Announce much and send little: none of it may take the memory others need.
+    // Announce much and send little: none of it may take the memory others need. Half of them send enough to be given some.
     let mut slow: Vec<TcpStream> = (0..20).map(|_| connect(&broker)).collect();
-    for stream in &mut slow {
+    for (number, stream) in slow.iter_mut().enumerate() {
         stream.write_all(&(50_i32 << 20).to_be_bytes()).expect("sent");
-        stream.write_all(&[0; 1000]).expect("sent");
+        stream.write_all(&vec![0; if number % 2 == 0 { 1_000 } else { 100_000 }]).expect("sent");
     }
     let servers = broker.kafka_addr().to_string();
     create_topic(&servers, "t", 1, &[]);
@@ -114,6 +118,28 @@ fn silent_and_slow_clients_lose_their_connections_and_hold_nobody_up() {
     drain(&p);
     assert!(is_closed(&mut silent));
     assert!(slow.iter_mut().all(is_closed));
+}
+
+#[test]
+fn who_takes_no_answers_loses_the_connection_and_holds_nobody_up() {
+    let broker = start_with(|config| config.patience = Duration::from_millis(300));
+    let mut deaf = connect(&broker);
+    deaf.set_write_timeout(Some(PATIENCE)).expect("set");
+    let asking = std::thread::spawn(move || {
+        let requests = metadata_request().repeat(1_000);
+        loop {
+            if let Err(error) = deaf.write_all(&requests) {
+                return error.kind();
+            }
+        }
+    });
+    let servers = broker.kafka_addr().to_string();
+    create_topic(&servers, "t", 1, &[]);
+    let p = producer(&servers);
+    send(&p, "t", 0, "k", "v");
+    drain(&p);
+    let ended = asking.join().expect("it ends");
+    assert!(matches!(ended, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{ended:?}");
 }
 
 #[test]

@@ -241,6 +241,27 @@ fn a_broken_partition_is_set_aside_and_the_others_go_on() {
     assert_eq!(offsets(&core, "broken", Isolation::ReadCommitted).len(), 300);
 }
 
+/// Else its records would be written anew with checksums that fit, and what was damaged be believed.
+#[test]
+fn what_is_damaged_is_not_compacted() {
+    let disk = Arc::new(CountingDisk::default());
+    let mut core = open(&disk, DEFAULT);
+    let compacted = [("cleanup.policy", "compact"), ("segment.bytes", "20000"), ("min.cleanable.dirty.ratio", "0")];
+    create(&mut core, "t", &compacted);
+    for _ in 0..10 {
+        fill(&mut core, "t", 50);
+    }
+    let files = segments(&disk, "topics/t@1/0");
+    // In the value of the first record.
+    disk.write_at(&files[0], 150, b"#").expect("written");
+    let before: Vec<Vec<u8>> = files.iter().map(|file| disk.content(file)).collect();
+    let refused = core.next_compaction(0).expect("due").run();
+    let told = refused.as_ref().map(|_| ()).map_err(ToString::to_string).expect_err("it is damaged");
+    assert!(told.contains(&files[0]) && told.contains("byte 0"), "{told}");
+    core.finish_compaction(0, &at("t"), refused);
+    assert!(files.iter().map(|file| disk.content(file)).eq(before), "nothing is touched");
+}
+
 #[test]
 fn only_an_unfinished_write_is_cut_off() {
     // (what, where the newest segment is damaged, whether that is a torn end)

@@ -163,12 +163,21 @@ fn transitive_levels_reach_back_to_the_first_version() {
         {"name": "a", "type": "int"},
         {"name": "b", "type": "int"},
     ]));
-    for (subject, level, status) in [("x", "BACKWARD", 200), ("y", "BACKWARD_TRANSITIVE", 409)] {
-        registry.put(&format!("/config/{subject}"), level);
-        let path = format!("/subjects/{subject}/versions");
-        assert_eq!(registry.post(&path, &first).0, 200);
-        assert_eq!(registry.post(&path, &second).0, 200);
-        assert_eq!(registry.post(&path, &third).0, status, "{level}");
+    // And the other way round, version 1 cannot read version 3.
+    let (onward, back) = ([&first, &second, &third], [&third, &second, &first]);
+    for (level, versions, status) in [
+        ("BACKWARD", onward, 200),
+        ("BACKWARD_TRANSITIVE", onward, 409),
+        ("FORWARD", back, 200),
+        ("FORWARD_TRANSITIVE", back, 409),
+        ("FULL", onward, 200),
+        ("FULL_TRANSITIVE", onward, 409),
+    ] {
+        registry.put(&format!("/config/{level}"), level);
+        let path = format!("/subjects/{level}/versions");
+        assert_eq!(registry.post(&path, versions[0]).0, 200);
+        assert_eq!(registry.post(&path, versions[1]).0, 200, "{level}");
+        assert_eq!(registry.post(&path, versions[2]).0, status, "{level}");
     }
 }
 

@@ -419,7 +419,9 @@ impl CompactionJob {
                     break;
                 }
                 let bytes = &buffer[at..at + header.length];
-                visit(&header, bytes).map_err(|what| StorageError::Corrupt {
+                // Else what is damaged would be given a checksum that fits, or hide a record that is whole.
+                let intact = batch::is_intact(bytes).then_some(()).ok_or("checksum does not match");
+                intact.and_then(|()| visit(&header, bytes)).map_err(|what| StorageError::Corrupt {
                     file: segment.file.clone(),
                     position: position + at as u64,
                     what,

@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -122,8 +122,7 @@ async fn serve(
             let what = format!("request of {length} bytes is over {}", limits.request_bytes);
             return Err(Malformed::new(what).into());
         }
-        let arrival = timeout(limits.patience, arrive(&mut stream, &mut buffer, length, memory)).await;
-        let Some(held) = arrival.map_err(|_| Closed::Slow("a request did not arrive in time"))?? else {
+        let Some(held) = arrive(&mut stream, &mut buffer, length, memory, limits.patience).await? else {
             return Ok(());
         };
         let request = Request::read(buffer.split_to(length).freeze())?;
@@ -142,25 +141,31 @@ async fn serve(
 }
 
 /// Reads until the whole request is there; `None` if the client went away. A large request gets its memory as it
-/// arrives, not as it is announced.
+/// arrives, not as it is announced. To wait for memory that slow clients hold is not to be slow: it counts for itself.
 async fn arrive(
     stream: &mut TcpStream,
     buffer: &mut BytesMut,
     length: usize,
     memory: &Arc<Semaphore>,
+    patience: Duration,
 ) -> Result<Option<Vec<OwnedSemaphorePermit>>, Closed> {
     let mut held = Vec::new();
     let mut allowed = READ_BYTES;
+    let mut left = patience;
     while buffer.len() < length {
         while allowed <= buffer.len() {
-            let permit = memory.clone().acquire_many_owned(STEP_BYTES as u32).await;
+            let permit = timeout(patience, memory.clone().acquire_many_owned(STEP_BYTES as u32)).await;
+            let permit = permit.map_err(|_| Closed::Slow("there was no memory for a request in time"))?;
             held.push(permit.map_err(|_| Closed::Slow("the broker stops"))?);
             allowed += STEP_BYTES;
         }
         buffer.reserve((length - buffer.len()).min(allowed - buffer.len()));
-        if stream.read_buf(buffer).await? == 0 {
+        let since = Instant::now();
+        let read = timeout(left, stream.read_buf(buffer)).await;
+        if read.map_err(|_| Closed::Slow("a request did not arrive in time"))?? == 0 {
             return Ok(None);
         }
+        left = left.saturating_sub(since.elapsed());
     }
     Ok(Some(held))
 }
