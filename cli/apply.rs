@@ -173,9 +173,38 @@ pub(crate) fn topic_specs(topology: &Topology, replication: i32) -> Vec<TopicSpe
                 configs.insert("min.compaction.lag.ms".to_owned(), lag.to_string());
             }
             if replication > 1 {
-                configs.insert("min.insync.replicas".to_owned(), topic.min_in_sync_replicas.to_string());
+                // Two of three: what is acknowledged survives the loss of a node, and the loss of a node stops nothing.
+                let in_sync = topic.min_in_sync_replicas.unwrap_or((replication - 1).clamp(1, 2));
+                configs.insert("min.insync.replicas".to_owned(), in_sync.to_string());
             }
             TopicSpec { name: topic.name.to_string(), partitions: topic.partitions, replication, configs }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_schemas::Codec;
+
+    use super::*;
+
+    fn in_sync(text: &str, replication: i32) -> Vec<Option<String>> {
+        let mut topology = millrace_runtime::parse(text).expect("a topology");
+        let definitions = millrace_processors::definitions(&Codec::offline());
+        millrace_runtime::check_definitions(&mut topology, &definitions).expect("it fits");
+        let specs = topic_specs(&topology, replication);
+        specs.into_iter().map(|mut spec| spec.configs.remove("min.insync.replicas")).collect()
+    }
+
+    #[test]
+    fn two_of_three_replicas_must_have_a_record() {
+        let text = include_str!("../topology.toml");
+        for (replication, wanted) in [(1, None), (2, Some("1")), (3, Some("2")), (5, Some("2"))] {
+            let found = in_sync(text, replication);
+            assert!(found.len() > 10);
+            assert!(found.iter().all(|value| value.as_deref() == wanted), "{replication}: {found:?}");
+        }
+        let named = text.replacen("partitions = ", "min-in-sync-replicas = 3\npartitions = ", 1);
+        assert_eq!(in_sync(&named, 3).iter().filter(|value| value.as_deref() == Some("3")).count(), 1);
+    }
 }

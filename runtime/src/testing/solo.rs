@@ -55,7 +55,7 @@ impl Solo {
                 cleanup: Cleanup::Delete,
                 retention_ms: None,
                 compaction_lag_ms: None,
-                min_in_sync_replicas: 1,
+                min_in_sync_replicas: None,
                 schema: None,
                 sink: false,
                 origin: Origin::Named,

@@ -41,8 +41,8 @@ pub struct Topic {
     pub retention_ms: Option<i64>,
     /// How long every record of a compacted topic is kept at least, milliseconds.
     pub compaction_lag_ms: Option<i64>,
-    /// How many replicas must have a record before it is acknowledged.
-    pub min_in_sync_replicas: i32,
+    /// How many replicas must have a record before it is acknowledged; `None` for what the number of replicas asks for.
+    pub min_in_sync_replicas: Option<i32>,
     /// The record's schema: a file name in `schemas/avro` without its ending. `None` for bytes.
     pub schema: Option<String>,
     /// Whether people read it, so that no processor needs to.

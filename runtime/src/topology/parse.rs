@@ -54,8 +54,7 @@ struct RawTopic {
     cleanup: Option<Spanned<String>>,
     retention: Option<Spanned<String>>,
     compaction_lag: Option<Spanned<String>>,
-    #[serde(default = "one")]
-    min_in_sync_replicas: i32,
+    min_in_sync_replicas: Option<i32>,
     schema: Option<String>,
     #[serde(default)]
     sink: bool,
@@ -89,10 +88,6 @@ struct RawStore {
     #[serde(default)]
     table_of: Vec<Spanned<String>>,
     ttl: Option<Spanned<String>>,
-}
-
-fn one() -> i32 {
-    1
 }
 
 /// Reads and checks a topology.
@@ -151,7 +146,7 @@ impl Reader<'_> {
             topology.topics.push(topic);
         }
         let derived = |raw: &RawDerived, reader: &mut Self| {
-            (raw.retention.as_ref().and_then(|text| reader.duration(text)), raw.min_in_sync_replicas.unwrap_or(1))
+            (raw.retention.as_ref().and_then(|text| reader.duration(text)), raw.min_in_sync_replicas)
         };
         let (changelog_retention, changelog_isr) = derived(&raw.changelogs, self);
         if changelog_retention.is_some() {
@@ -242,8 +237,8 @@ impl Reader<'_> {
         name: &str,
         raw: RawProcessor,
         letters_retention: Option<i64>,
-        letters_isr: i32,
-        changelog_isr: i32,
+        letters_isr: Option<i32>,
+        changelog_isr: Option<i32>,
     ) -> ProcessorSpec {
         let mut resolve = |names: &[Spanned<String>]| -> Vec<TopicId> {
             names.iter().filter_map(|name| self.resolve(topology, name)).collect()

@@ -98,7 +98,7 @@ pub fn topology(partitions: i32) -> Topology {
         cleanup: Cleanup::Delete,
         retention_ms: None,
         compaction_lag_ms: None,
-        min_in_sync_replicas: 1,
+        min_in_sync_replicas: None,
         schema: None,
         sink: true,
         origin: Origin::Named,
