@@ -2,6 +2,8 @@
 //! of each: which seed found it, and by what. Here each is found again, all in one test, since a defect is planted in a whole
 //! process. The table itself is written by `examples/planted.rs`.
 
+use std::io::Write;
+
 use millrace_sim::{Defect, Options, Trace, plant, run};
 
 const WRITE_ANEW: &str = "write it anew: cargo run --release -p millrace-sim --example planted --features planted";
@@ -63,7 +65,8 @@ fn planted_defects_are_found() {
     }
     plant(None);
     let _ = std::panic::take_hook();
-    println!("{} rows are no longer what happens: {stale:?} ({WRITE_ANEW})", stale.len());
+    // Seen whatever captures the output of tests.
+    writeln!(std::io::stderr(), "{} rows are no longer what happens: {stale:?} ({WRITE_ANEW})", stale.len()).unwrap();
     assert!(missed.is_empty(), "neither the seed of the table nor one of the first {SEEDS} finds {missed:?}");
 }
 
