@@ -14,7 +14,8 @@ use super::leaders::{self, QUESTION};
 use crate::config::KafkaConfig;
 
 pub(super) struct BoundsReader {
-    consumer: BaseConsumer<QuietContext>,
+    /// Until it is closed.
+    consumer: Option<Arc<BaseConsumer<QuietContext>>>,
     names: Vec<Arc<str>>,
 }
 
@@ -24,12 +25,26 @@ impl BoundsReader {
             .bounds()
             .create_with_context(QuietContext("bounds"))
             .map_err(|error| BrokerError::Fatal(format!("the reader of bounds cannot be made: {error}")))?;
-        Ok(Self { consumer, names: topology.topics.iter().map(|topic| topic.name.clone()).collect() })
+        Ok(Self {
+            consumer: Some(Arc::new(consumer)),
+            names: topology.topics.iter().map(|topic| topic.name.clone()).collect(),
+        })
     }
 
     /// Serves the client's own events.
     pub(super) fn serve(&self) {
-        self.consumer.poll(Duration::ZERO);
+        if let Some(consumer) = &self.consumer {
+            consumer.poll(Duration::ZERO);
+        }
+    }
+
+    /// Gives the client away, to be dropped where it may hang.
+    pub(super) fn close(&mut self) -> Option<Arc<BaseConsumer<QuietContext>>> {
+        self.consumer.take()
+    }
+
+    fn consumer(&self) -> Result<&BaseConsumer<QuietContext>, BrokerError> {
+        self.consumer.as_deref().ok_or_else(|| BrokerError::Fatal("the reader of bounds is closed".into()))
     }
 
     /// The bounds of the partitions, in the order asked.
@@ -41,7 +56,8 @@ impl BoundsReader {
         distinct.sort_unstable();
         distinct.dedup();
         // The library goes on with what it heard last, also that nobody leads a partition.
-        let look_again = || leaders::ask(&self.consumer, &self.names, distinct.iter().map(|at| at.topic));
+        let consumer = self.consumer()?;
+        let look_again = || leaders::ask(consumer, &self.names, distinct.iter().map(|at| at.topic));
         let ask = |end| self.offsets_at(&distinct, end).inspect_err(|_| look_again());
         let starts = ask(rdkafka::Offset::Beginning)?;
         let ends = ask(rdkafka::Offset::End)?;
@@ -58,7 +74,7 @@ impl BoundsReader {
                 .map_err(|error| BrokerError::Fatal(format!("{name}-{}: {error}", at.partition)))?;
         }
         let found = self
-            .consumer
+            .consumer()?
             .offsets_for_times(list, QUESTION)
             .map_err(|error| of_question("bounds of partitions", &error))?;
         let mut offsets = BTreeMap::new();

@@ -389,9 +389,10 @@ impl Drop for KafkaBroker {
     fn drop(&mut self) {
         let groups = self.groups.iter_mut().filter_map(Group::close);
         let groups = groups.map(|(consumer, when_stopped)| close_aside(consumer, when_stopped)).collect::<Vec<_>>();
-        let follower = self.follower.close().map(|consumer| close_aside(consumer, WhenStopped::Stay));
+        let readers = self.follower.close().into_iter().chain(self.bounds.close());
+        let readers = readers.map(|consumer| close_aside(consumer, WhenStopped::Stay)).collect::<Vec<_>>();
         let until = Instant::now() + CLOSE;
-        for closed in groups.into_iter().chain(follower) {
+        for closed in groups.into_iter().chain(readers) {
             if closed.recv_deadline(until).is_err() {
                 tracing::error!("a consumer does not close; it is left behind");
             }
