@@ -79,8 +79,7 @@ impl Tools {
     /// Runs a tool and looks for some words in what it prints.
     fn says(&self, class: &str, line: &str, expected: &[&str]) {
         let said = self.run(class, line, "");
-        // Tools draw tables with spaces and tabs.
-        let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        let words = words(&said);
         for wanted in expected {
             assert!(words.contains(wanted), "{class} {line}\nexpected {wanted}\nsaid {said}");
         }
@@ -93,8 +92,13 @@ impl Tools {
             "--bootstrap-server SERVER find-hanging --broker-id 1 --max-transaction-timeout 15",
             "",
         );
-        said.split_whitespace().collect::<Vec<_>>().join(" ")
+        words(&said)
     }
+}
+
+/// Tools draw tables with spaces and tabs.
+fn words(said: &str) -> String {
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The files that keep what the coordinators know.

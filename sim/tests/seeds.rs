@@ -1,12 +1,11 @@
-//! Fixed seeds and random ones, that the fixed ones meet every fault and every move, and that a seed is one run. A failure prints the command that shows it again.
+//! Fixed seeds and random ones, that the fixed ones meet every fault and every move, and that a seed is one run. A failure
+//! prints the command that shows it again.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use millrace_sim::{Campaign, Options, Trace, campaign, run, shrink};
+use millrace_sim::{COVERED_FROM, Campaign, Options, Trace, campaign, run, shrink};
 
-/// From so many on a campaign says what it has not met.
-const FIXED: u64 = 1_000;
 const RANDOM: u64 = 100;
 
 fn all_promises_hold(from: u64, seeds: u64) -> Campaign {
@@ -26,7 +25,7 @@ fn all_promises_hold(from: u64, seeds: u64) -> Campaign {
 
 #[test]
 fn every_promise_holds_for_the_fixed_seeds() {
-    let result = all_promises_hold(1, FIXED);
+    let result = all_promises_hold(1, COVERED_FROM);
     assert_eq!(result.gaps(), Vec::<String>::new());
 }
 
