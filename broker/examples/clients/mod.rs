@@ -1,4 +1,7 @@
-//! What the measuring examples ask of any broker alike, by librdkafka: a topic, and many records in it.
+//! What the measuring examples ask of any broker alike, by librdkafka: a topic, and many records in it; what memory it takes;
+//! and this broker as a process.
+
+pub mod server;
 
 use std::time::Duration;
 
@@ -58,4 +61,14 @@ pub fn drain(producer: &BaseProducer) {
     while producer.in_flight_count() > 0 {
         producer.poll(Duration::from_micros(200));
     }
+}
+
+/// Resident memory of a process, MiB: now and at most (Linux).
+pub fn memory(pid: u32) -> Result<(u64, u64), Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| -> Result<u64, Failure> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such field")?;
+        Ok(line.split_whitespace().next().ok_or("no number")?.parse::<u64>()? / 1024)
+    };
+    Ok((field("VmRSS:")?, field("VmHWM:")?))
 }

@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::clients::Failure;
+use super::Failure;
 
 pub struct Server {
-    child: Child,
-    servers: String,
+    pub child: Child,
+    pub servers: String,
 }
 
 impl Server {
@@ -25,10 +25,6 @@ impl Server {
         let addresses: serde_json::Value = serde_json::from_str(&line)?;
         let servers = addresses["kafka"].as_str().ok_or("no address")?.to_owned();
         Ok(Self { child, servers })
-    }
-
-    pub fn servers(&self) -> &str {
-        &self.servers
     }
 
     pub fn pid(&self) -> u32 {

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::clients::{self, Failure, PATIENCE};
+use super::clients::server::Server;
+use super::clients::{self, Failure, PATIENCE, memory};
 use super::node::ApacheKafka;
-use super::server::Server;
-use super::workload::{self, percentile, resident};
+use super::workload::{self, percentile};
 
 /// Apache Kafka with the memory its start script gives it at most, and with its compilers.
 const JVM: &[&str] = &["-Xms1g", "-Xmx1g", "-XX:+UseG1GC"];
@@ -86,9 +86,9 @@ fn this_broker(records: usize) -> Result<Figures, Failure> {
     drop(Server::start(dir.path())?);
     let begun = Instant::now();
     let server = Server::start(dir.path())?;
-    await_answer(server.servers())?;
+    await_answer(&server.servers)?;
     let start = begun.elapsed().as_secs_f64();
-    figures(start, server.servers(), server.pid(), records)
+    figures(start, &server.servers, server.pid(), records)
 }
 
 fn apache_kafka(records: usize) -> Result<Figures, Failure> {
@@ -126,6 +126,6 @@ fn figures(start: f64, servers: &str, pid: u32, records: usize) -> Result<Figure
         percentile(&transactions.whole, 50),
         percentile(&transactions.commits, 50),
         percentile(&transactions.commits, 99),
-        resident(pid)? as f64,
+        memory(pid)?.0 as f64,
     ])
 }

@@ -6,7 +6,6 @@
 //! needs Java 17 and what `setup/kafka.sh` fetches.
 
 mod beside;
-mod server;
 mod workload;
 
 #[path = "../clients/mod.rs"]
@@ -16,9 +15,9 @@ mod node;
 
 use std::io::Write;
 
-use clients::{Failure, PAYLOAD};
-use server::Server;
-use workload::{cpu_seconds, percentile, resident};
+use clients::server::Server;
+use clients::{Failure, PAYLOAD, memory};
+use workload::{cpu_seconds, percentile};
 
 fn main() -> Result<(), Failure> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,9 +34,9 @@ fn main() -> Result<(), Failure> {
 }
 
 fn alone(server: &Server, records: usize) -> Result<(), Failure> {
-    let (servers, pid) = (server.servers(), server.pid());
+    let (servers, pid) = (server.servers.as_str(), server.pid());
     let mut out = std::io::stdout();
-    writeln!(out, "idle: {} MiB resident", resident(pid)?)?;
+    writeln!(out, "idle: {} MiB resident", memory(pid)?.0)?;
     clients::create(servers, "t")?;
     clients::create(servers, "out")?;
     let cpu = cpu_seconds(pid)?;
@@ -48,7 +47,7 @@ fn alone(server: &Server, records: usize) -> Result<(), Failure> {
     let rate = workload::consume(servers, records)?;
     let spent = (cpu_seconds(pid)? - cpu) * 1e6 / records as f64;
     writeln!(out, "consume: {rate:.0} records/s, broker {spent:.2} CPU s per million")?;
-    writeln!(out, "after {records} records: {} MiB resident", resident(pid)?)?;
+    writeln!(out, "after {records} records: {} MiB resident", memory(pid)?.0)?;
 
     for count in [1, 10, 200, 1000] {
         let cpu = cpu_seconds(pid)?;
@@ -65,6 +64,6 @@ fn alone(server: &Server, records: usize) -> Result<(), Failure> {
             (cpu_seconds(pid)? - cpu) * 1e3 / rounds
         )?;
     }
-    writeln!(out, "at the end: {} MiB resident", resident(pid)?)?;
+    writeln!(out, "at the end: {} MiB resident", memory(pid)?.0)?;
     Ok(())
 }

@@ -134,14 +134,6 @@ pub fn transactions(servers: &str, count: usize) -> Result<Transactions, Failure
     Ok(Transactions { whole: times, commits, elapsed })
 }
 
-/// Resident memory of a process, MiB (Linux).
-pub fn resident(pid: u32) -> Result<u64, Failure> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    Ok(kib.ok_or("no VmRSS")?.parse::<u64>()? / 1024)
-}
-
 /// Processor time a process has used, in steps of 10 ms (Linux).
 pub fn cpu_seconds(pid: u32) -> Result<f64, Failure> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
