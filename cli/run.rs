@@ -102,9 +102,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
         };
         millrace_ingress::serve(listener, app, &Settings::default(), Drain::new(), until).await?;
-        stop(&pipeline).await?;
+        let stopped = stop(&pipeline).await;
+        // Why it ends comes before how.
         match ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
-            None => Ok(ExitCode::SUCCESS),
+            None => stopped.map(|()| ExitCode::SUCCESS),
             Some(error) => Err(error),
         }
     })

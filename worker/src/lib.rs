@@ -21,6 +21,7 @@ pub mod stream_threads;
 pub mod topics;
 pub mod transaction;
 pub mod waker;
+mod watchdog;
 
 pub use calls::CallPool;
 pub use clock::SystemClock;

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use millrace_runtime::{Broker, Query, Report, StreamThread, TaskId, TaskState, ThreadError};
 
 use crate::waker::Waker;
+use crate::watchdog::{self, Patience, Pulse};
 
 /// Longest wait at the broker of a thread with nothing to do. Whoever has something for it wakes it: the broker, calls,
 /// questions; it only looks by itself whether it shall stop.
@@ -21,6 +22,11 @@ const FENCED_MAX: u32 = 3;
 const FENCED_AGAIN: Duration = Duration::from_secs(60);
 /// A turn that takes longer was interrupted: the process slept, or the broker did. As short as the shortest session.
 const ASLEEP: Duration = Duration::from_secs(1);
+
+/// How long the threads may take to commit, write out and leave when they are told to end.
+const ENDS: Duration = Duration::from_secs(60);
+/// Between two looks whether they have.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A question for a committed state.
 struct Question {
@@ -50,6 +56,8 @@ pub struct StreamThreads {
     asks: Asks,
     threads: Vec<JoinHandle<Result<(), ThreadError>>>,
     failed: Receiver<ThreadError>,
+    /// Until it is dropped, somebody looks whether the threads come back from what they call.
+    _watched: Sender<()>,
 }
 
 /// Asks the threads of this process; clones ask the same.
@@ -69,24 +77,34 @@ where
     B: Broker + 'static,
     F: Fn(usize, &Waker) -> Result<StreamThread<B>, ThreadError> + Send + Sync + 'static,
 {
+    start_watched(count, make, listener, watchdog::PATIENCE)
+}
+
+fn start_watched<B, F>(count: usize, make: F, listener: &Listener, patience: Patience) -> std::io::Result<StreamThreads>
+where
+    B: Broker + 'static,
+    F: Fn(usize, &Waker) -> Result<StreamThread<B>, ThreadError> + Send + Sync + 'static,
+{
     let stop = Arc::new(AtomicBool::new(false));
     let owners: Arc<Mutex<BTreeMap<TaskId, (usize, TaskState)>>> = Arc::default();
     let make = Arc::new(make);
     let (failing, failed) = crossbeam_channel::unbounded();
     let mut doors = Vec::new();
     let mut threads = Vec::new();
-    for number in 0..count {
+    let pulses: Vec<Pulse> = (0..count).map(|_| Pulse::default()).collect();
+    for (number, pulse) in pulses.iter().enumerate() {
         let (door, questions) = crossbeam_channel::bounded(QUERIES_WAITING_MAX);
         let waker = Waker::default();
         doors.push((door, waker.clone()));
         let (stop, make, owners) = (stop.clone(), make.clone(), owners.clone());
-        let (listener, failing) = (listener.clone(), failing.clone());
+        let (listener, failing, pulse) = (listener.clone(), failing.clone(), pulse.clone());
         let thread = std::thread::Builder::new().name(format!("stream-{number}")).spawn(move || {
             let _fallen = Fallen(failing.clone());
             let mut fencings = Fencings::default();
             let result = loop {
+                pulse.beat();
                 let made = make(number, &waker);
-                let mut life = Life { began: Instant::now(), slept: false };
+                let mut life = Life { began: Instant::now(), slept: false, pulse: &pulse };
                 let ended =
                     made.and_then(|thread| drive(thread, number, &stop, &questions, &owners, &listener, &mut life));
                 owners.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, (owner, _)| *owner != number);
@@ -108,14 +126,16 @@ where
         })?;
         threads.push(thread);
     }
-    Ok(StreamThreads { stop, asks: Asks { doors: Arc::new(doors), owners }, threads, failed })
+    let watched = watchdog::watch(pulses, patience, failing)?;
+    Ok(StreamThreads { stop, asks: Asks { doors: Arc::new(doors), owners }, threads, failed, _watched: watched })
 }
 
 /// One life of a stream thread, from its clients' connection to its end.
-struct Life {
+struct Life<'a> {
     began: Instant,
     /// A turn was interrupted for [`ASLEEP`].
     slept: bool,
+    pulse: &'a Pulse,
 }
 
 /// How often in quick succession a thread was fenced.
@@ -154,12 +174,13 @@ fn drive<B: Broker>(
     questions: &Receiver<Question>,
     owners: &Mutex<BTreeMap<TaskId, (usize, TaskState)>>,
     listener: &Listener,
-    life: &mut Life,
+    life: &mut Life<'_>,
 ) -> Result<(), ThreadError> {
     let mut known: Vec<(TaskId, TaskState)> = Vec::new();
     let mut said_empty = false;
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
+        life.pulse.beat();
         let turn = thread.turn(IDLE_WAIT);
         let now = Instant::now();
         life.slept |= now.duration_since(last) > ASLEEP;
@@ -204,11 +225,27 @@ impl StreamThreads {
     /// Lets every thread finish what it does, commit, write its stores out and leave its groups.
     ///
     /// # Errors
-    /// The first thread's [`ThreadError`].
+    /// The first thread's [`ThreadError`]; [`ThreadError::Stopped`] for one that does not end, which is left behind.
     pub fn stop(self) -> Result<(), ThreadError> {
+        self.stop_within(ENDS)
+    }
+
+    fn stop_within(self, limit: Duration) -> Result<(), ThreadError> {
         self.stop.store(true, Ordering::Relaxed);
+        let since = Instant::now();
         let mut result = Ok(());
-        for thread in self.threads {
+        for (number, thread) in self.threads.into_iter().enumerate() {
+            while !thread.is_finished() && since.elapsed() < limit {
+                std::thread::sleep(LOOK);
+            }
+            if !thread.is_finished() {
+                let reason = format!(
+                    "stream thread {number} did not end within {limit:?} and is left behind, most likely in the Kafka \
+                     client library; what it had not committed is done again by whoever takes over"
+                );
+                result = result.and(Err(ThreadError::Stopped(reason)));
+                continue;
+            }
             let ended = thread.join().unwrap_or_else(|_| Err(ThreadError::Stopped("a stream thread panicked".into())));
             result = result.and(ended);
         }
@@ -255,6 +292,7 @@ impl Asks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::KafkaBroker;
 
     const SHORT: Duration = Duration::from_secs(5);
 
@@ -263,6 +301,40 @@ mod tests {
         let mut fencings = Fencings::default();
         let anew = [(); 4].map(|()| fencings.may_start_anew(SHORT, false));
         assert_eq!(anew, [true, true, true, false]);
+    }
+
+    /// A thread that hangs where its clients are made, until the sender is dropped.
+    fn one_that_hangs(patience: Patience) -> (Sender<()>, StreamThreads) {
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let make = move |_: usize, _: &Waker| -> Result<StreamThread<KafkaBroker>, ThreadError> {
+            let _ = held.recv();
+            Err(ThreadError::Stopped("released".into()))
+        };
+        let listener: Listener = Arc::new(|_| {});
+        (release, start_watched(1, make, &listener, patience).unwrap())
+    }
+
+    #[test]
+    fn a_thread_that_does_not_come_back_is_told_of() {
+        let patience = Patience { look: Duration::from_millis(1), looks: 10 };
+        let (_release, threads) = one_that_hangs(patience);
+        let failure = threads.failure(Duration::from_secs(60)).expect("the watchdog looks");
+        assert!(failure.to_string().contains("has not come back"), "{failure}");
+    }
+
+    #[test]
+    fn who_is_told_to_end_does_not_wait_for_ever_for_one_that_hangs() {
+        let (_release, threads) = one_that_hangs(watchdog::PATIENCE);
+        let ended = threads.stop_within(Duration::from_millis(20)).unwrap_err();
+        assert!(ended.to_string().contains("did not end"), "{ended}");
+    }
+
+    #[test]
+    fn one_that_ends_in_time_says_why_itself() {
+        let (release, threads) = one_that_hangs(watchdog::PATIENCE);
+        drop(release);
+        let ended = threads.stop_within(Duration::from_secs(60)).unwrap_err();
+        assert!(ended.to_string().contains("released"), "{ended}");
     }
 
     #[test]
