@@ -19,6 +19,7 @@ Examples:
   make chaos ARGS=\"--minutes 8 --orders 50000\"
   make chaos ARGS=\"--minutes 120 --orders 1000000 --brokers 3\"
   make chaos ARGS=\"--faults hold-end-txn,kill-broker --seed 7\"
+  make chaos ARGS=\"--minutes 5 --orders 30000 --no-hand-over\"
   make chaos ARGS=\"--recovery 20\"
   make chaos-planted                                 one campaign for each defect planted on purpose";
 
@@ -27,9 +28,11 @@ const IN_TESTS: Settings = Settings {
     seed: 7,
     brokers: 1,
     workers: 2,
+    hand_over: true,
     kinds: Vec::new(),
     length: Length::Rounds(2),
     orders: 60_000,
+    at_least: 50_000,
     rate: 125.0,
     hurry: 60,
 };
@@ -56,6 +59,9 @@ struct Args {
     /// Workers that share the partitions.
     #[arg(long, default_value_t = 2)]
     workers: usize,
+    /// Every record between two tasks goes through the broker.
+    #[arg(long)]
+    no_hand_over: bool,
     /// Instead of a campaign: measures recovery from each fault this many times.
     #[arg(long, value_name = "TRIES")]
     recovery: Option<usize>,
@@ -127,9 +133,11 @@ fn by_hand(args: Args) -> ExitCode {
         seed,
         brokers: args.brokers.into(),
         workers: args.workers.max(1),
+        hand_over: !args.no_hand_over,
         kinds,
         length: Length::For(length),
         orders: args.orders,
+        at_least: 0,
         rate: args.orders as f64 / length.as_secs_f64(),
         hurry: 100,
     };

@@ -14,28 +14,24 @@ use crate::support::processes::Process;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Injects one fault, lets it last, heals it.
+/// How long the proxies wait for a request that a fault is about.
+const UNTIL_ASKED: Duration = Duration::from_secs(30);
+
+/// Injects one fault, lets it last, heals it. Gives whether it met anything: a request to hold may not come.
 ///
 /// # Errors
 /// What Millrace did that it must not do.
-pub fn inject(campaign: &mut Campaign, kind: Kind) -> Result<(), String> {
+pub fn inject(campaign: &mut Campaign, kind: Kind) -> Result<bool, String> {
     let mut draw = Draw::new(campaign.draw.bits());
     let short = draw.between(Duration::ZERO, 3 * SECOND);
     let workers = campaign.ground.workers();
     let worker = workers[draw.below(workers.len())].clone();
     match kind {
         Kind::KillWorker => kill_and_restart(campaign, &worker, short),
-        Kind::KillIngress => kill_and_restart(campaign, &Role::Ingress, short),
-        Kind::KillWarehouse => kill_and_restart(campaign, &Role::Warehouse, short),
-        Kind::KillProvider => kill_and_restart(campaign, &Role::Provider, short),
-        Kind::StopWorker => {
-            let code = campaign.ground.stop(&worker);
-            campaign.rest(short);
-            campaign.ground.launch(&worker);
-            if code != Some(0) {
-                return Err(format!("{worker:?} was told to end and ended with {code:?}"));
-            }
-        }
+        Kind::KillIngress => end_and_restart(campaign, &Role::Ingress, short, &mut draw)?,
+        Kind::KillWarehouse => end_and_restart(campaign, &Role::Warehouse, short, &mut draw)?,
+        Kind::KillProvider => end_and_restart(campaign, &Role::Provider, short, &mut draw)?,
+        Kind::StopWorker => stop_and_restart(campaign, &worker, short)?,
         Kind::PauseWorker => {
             campaign.ground.process(&worker).signal("STOP");
             campaign.rest(SESSION + 2 * SECOND);
@@ -66,15 +62,9 @@ pub fn inject(campaign: &mut Campaign, kind: Kind) -> Result<(), String> {
             campaign.rest(draw.between(SECOND, SESSION + 2 * SECOND));
             campaign.ground.proxies.iter().for_each(millrace_chaos::Proxy::resume);
         }
-        Kind::HoldEndTxn => hold(campaign, ApiKey::EndTxn, short),
-        Kind::HoldTxnOffsetCommit => hold(campaign, ApiKey::TxnOffsetCommit, short),
-        Kind::LoseAnswers => {
-            for api in [ApiKey::EndTxn, ApiKey::TxnOffsetCommit, ApiKey::Produce, ApiKey::AddPartitionsToTxn] {
-                campaign.ground.proxies.iter().for_each(|proxy| proxy.lose_answers(api, 1));
-                campaign.rest(SECOND);
-            }
-            campaign.ground.proxies.iter().for_each(millrace_chaos::Proxy::heal);
-        }
+        Kind::HoldEndTxn => return Ok(hold(campaign, ApiKey::EndTxn, short)),
+        Kind::HoldTxnOffsetCommit => return Ok(hold(campaign, ApiKey::TxnOffsetCommit, short)),
+        Kind::LoseAnswers => return Ok(lose_answers(campaign)),
         Kind::DiskFull => {
             campaign.ground.process(&worker).limit_files(Some(1));
             campaign.rest(4 * SECOND + short);
@@ -82,13 +72,13 @@ pub fn inject(campaign: &mut Campaign, kind: Kind) -> Result<(), String> {
             campaign.ground.process(&worker).limit_files(None);
         }
         Kind::CorruptState => {
-            let Role::Worker(name) = &worker else { return Ok(()) };
+            let Role::Worker(name) = &worker else { return Ok(false) };
             campaign.ground.kill(&worker);
             corrupt(&campaign.ground.state_of(name), &mut draw);
             campaign.ground.launch(&worker);
         }
         Kind::LoseState => {
-            let Role::Worker(name) = &worker else { return Ok(()) };
+            let Role::Worker(name) = &worker else { return Ok(false) };
             campaign.ground.kill(&worker);
             let _ = std::fs::remove_dir_all(campaign.ground.state_of(name));
             campaign.ground.launch(&worker);
@@ -97,7 +87,7 @@ pub fn inject(campaign: &mut Campaign, kind: Kind) -> Result<(), String> {
         // Longer than a worker waits for an answer.
         Kind::SilentProvider => behave(campaign, Manner::Silent, 11 * SECOND),
         Kind::WrongProvider => behave(campaign, Manner::Wrong, 3 * SECOND + short),
-        Kind::WrongPartitions => return wrong_partitions(campaign),
+        Kind::WrongPartitions => wrong_partitions(campaign)?,
         Kind::RegistryDown => {
             campaign.ground.kill(&Role::Registry);
             campaign.ground.kill(&worker);
@@ -106,13 +96,30 @@ pub fn inject(campaign: &mut Campaign, kind: Kind) -> Result<(), String> {
             campaign.ground.launch(&Role::Registry);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn kill_and_restart(campaign: &mut Campaign, role: &Role, pause: Duration) {
     campaign.ground.kill(role);
     campaign.rest(pause);
     campaign.ground.launch(role);
+}
+
+/// Told to end, which it must do in good order.
+fn stop_and_restart(campaign: &mut Campaign, role: &Role, pause: Duration) -> Result<(), String> {
+    let code = campaign.ground.stop(role);
+    campaign.rest(pause);
+    campaign.ground.launch(role);
+    if code == Some(0) { Ok(()) } else { Err(format!("{role:?} was told to end and ended with {code:?}")) }
+}
+
+/// Killed or told to end, as it is drawn.
+fn end_and_restart(campaign: &mut Campaign, role: &Role, pause: Duration, draw: &mut Draw) -> Result<(), String> {
+    if draw.below(2) == 0 {
+        return stop_and_restart(campaign, role, pause);
+    }
+    kill_and_restart(campaign, role, pause);
+    Ok(())
 }
 
 /// One, three, one, and back to what it was.
@@ -143,18 +150,42 @@ fn scale(campaign: &mut Campaign, keep: &Role, draw: &mut Draw) -> Result<(), St
 }
 
 /// The next request of this kind at each broker is held until its client has lost its connection and gone on.
-fn hold(campaign: &mut Campaign, api: ApiKey, after: Duration) {
+/// Gives whether there was one.
+fn hold(campaign: &mut Campaign, api: ApiKey, after: Duration) -> bool {
     campaign.ground.proxies.iter().for_each(|proxy| proxy.hold(api, 1));
-    let since = Instant::now();
-    let held = |campaign: &Campaign| campaign.ground.proxies.iter().any(|proxy| proxy.held_of(api) > 0);
-    while !held(campaign) && since.elapsed() < 5 * SECOND {
-        campaign.rest(Duration::from_millis(10));
-    }
+    let held = until(campaign, |campaign| campaign.ground.proxies.iter().any(|proxy| proxy.held_of(api) > 0));
     campaign.ground.proxies.iter().for_each(millrace_chaos::Proxy::cut);
     campaign.rest(after);
     campaign.ground.proxies.iter().for_each(|proxy| {
         proxy.release();
     });
+    held
+}
+
+/// The next answer to each kind of request is lost, one kind after the other. Gives whether all kinds came.
+fn lose_answers(campaign: &mut Campaign) -> bool {
+    let lost = |campaign: &Campaign| campaign.ground.proxies.iter().map(millrace_chaos::Proxy::lost).sum::<usize>();
+    let mut all = true;
+    for api in [ApiKey::EndTxn, ApiKey::TxnOffsetCommit, ApiKey::Produce, ApiKey::AddPartitionsToTxn] {
+        let before = lost(campaign);
+        campaign.ground.proxies.iter().for_each(|proxy| proxy.lose_answers(api, 1));
+        all &= until(campaign, |campaign| lost(campaign) > before);
+        campaign.rest(SECOND);
+    }
+    campaign.ground.proxies.iter().for_each(millrace_chaos::Proxy::heal);
+    all
+}
+
+/// Waits for what clients do by themselves; gives whether they did it in time.
+fn until(campaign: &mut Campaign, done: impl Fn(&Campaign) -> bool) -> bool {
+    let since = Instant::now();
+    while !done(campaign) {
+        if since.elapsed() > UNTIL_ASKED {
+            return false;
+        }
+        campaign.rest(Duration::from_millis(10));
+    }
+    true
 }
 
 fn behave(campaign: &mut Campaign, manner: Manner, how_long: Duration) {
@@ -183,11 +214,10 @@ fn corrupt(dir: &Path, draw: &mut Draw) {
 /// A worker whose topology has other partition counts than the cluster must refuse, and say why.
 fn wrong_partitions(campaign: &mut Campaign) -> Result<(), String> {
     let ground = &campaign.ground;
-    let file = ground.dir().join("wrong-topology.toml");
+    let file = "wrong-topology.toml";
     let right = include_str!("../../topology.toml");
-    std::fs::write(&file, right.replace("partitions = 4", "partitions = 8")).unwrap();
-    let mut args = ground.worker_args("wrong");
-    args.extend(["--topology".to_owned(), file.to_str().unwrap().to_owned()]);
+    std::fs::write(ground.dir().join(file), right.replace("partitions = 4", "partitions = 8")).unwrap();
+    let args = ground.worker_args("wrong", file);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let mut wrong = Process::start(ground.dir(), "wrong", &args);
     let since = Instant::now();

@@ -104,6 +104,11 @@ impl Fleet {
         Self { log, stop, threads: vec![direct, http] }
     }
 
+    /// Whether every order has been sent and answered, so that no load is left.
+    pub fn has_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
     /// Sends nothing more and waits for the answers that are due.
     pub fn finish(self) -> Arc<ClientLog> {
         self.stop.store(true, Ordering::Relaxed);

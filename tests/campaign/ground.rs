@@ -26,6 +26,8 @@ pub struct Workers {
     pub session: Duration,
     /// They leave the group when they are told to end.
     pub leave: bool,
+    /// What their tasks pass to each other they pass on in memory, as they do by default.
+    pub hand_over: bool,
 }
 
 /// What a process is, and so how it is started.
@@ -61,6 +63,10 @@ impl Ground {
         let proxies = kafka.iter().map(|kafka| Proxy::start(port(kafka), &routes).unwrap()).collect();
         let ports = [free_port(), free_port(), free_port(), free_port()];
         let door = ProviderDoor::start(format!("http://127.0.0.1:{}/psp", ports[2]));
+        let shipped = include_str!("../../topology.toml");
+        let topology = shipped.replace("hand_over = true", &format!("hand_over = {}", members.hand_over));
+        assert_eq!(topology == shipped, members.hand_over, "the shipped topology hands over");
+        std::fs::write(dir.join("topology.toml"), topology).unwrap();
         let mut ground = Self {
             kafka,
             proxies,
@@ -137,9 +143,9 @@ impl Ground {
         self.processes.get_mut(role).expect("it was started")
     }
 
-    /// Arguments of a worker.
-    pub fn worker_args(&self, name: &str) -> Vec<String> {
-        let state = self.dir.join("state");
+    /// Arguments of a worker on a topology in this folder.
+    pub fn worker_args(&self, name: &str, topology: &str) -> Vec<String> {
+        let (state, topology) = (self.dir.join("state"), self.dir.join(topology));
         let args = [
             "run",
             "--all",
@@ -153,6 +159,8 @@ impl Ground {
             &self.door.url(),
             "--data-dir",
             state.to_str().unwrap(),
+            "--topology",
+            topology.to_str().unwrap(),
             "--session-timeout",
             &self.members.session.as_millis().to_string(),
         ];
@@ -183,7 +191,7 @@ impl Ground {
                 }
                 (name, args)
             }
-            Role::Worker(name) => (name, self.worker_args(name)),
+            Role::Worker(name) => (name, self.worker_args(name, "topology.toml")),
         };
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let started = match role {

@@ -33,9 +33,13 @@ pub struct Settings {
     pub seed: u64,
     pub brokers: usize,
     pub workers: usize,
+    /// Tasks pass records on in memory.
+    pub hand_over: bool,
     pub kinds: Vec<Kind>,
     pub length: Length,
     pub orders: usize,
+    /// How many of them must be known at the end.
+    pub at_least: usize,
     /// Orders a second.
     pub rate: f64,
     /// Percentage of the usual quiet between faults.
@@ -47,7 +51,7 @@ pub struct Settings {
 pub enum Length {
     /// After this long.
     For(Duration),
-    /// When every kind has come so often.
+    /// When every kind has met something so often, and there are as many orders as there must be.
     Rounds(usize),
 }
 
@@ -56,6 +60,8 @@ pub enum Length {
 pub struct Struck {
     #[serde(serialize_with = "by_name")]
     pub kind: Kind,
+    /// It met what it was about.
+    pub took_effect: bool,
     /// How long it lasted.
     pub lasted_ms: u64,
     /// The longest time without committed output around it.
@@ -82,7 +88,8 @@ pub struct Campaign {
 /// # Errors
 /// [`Skipped`] when there is no Apache Kafka on this machine.
 pub fn run(settings: &Settings) -> Result<Verdict, Skipped> {
-    let ground = Ground::start(settings.brokers, settings.workers, Workers { session: ground::SESSION, leave: false })?;
+    let members = Workers { session: ground::SESSION, leave: false, hand_over: settings.hand_over };
+    let ground = Ground::start(settings.brokers, settings.workers, members)?;
     say(&format!("seed {}, logs in {}", settings.seed, ground.dir().display()));
     let doors = Doors {
         kafka: ground.through_proxies(),
@@ -128,31 +135,39 @@ impl Campaign {
     /// Faults until the length is reached.
     fn strike(&mut self, settings: &Settings) -> (Vec<Struck>, Vec<String>) {
         let (mut struck, mut wrongs) = (Vec::new(), Vec::new());
-        let most = match settings.length {
-            Length::For(_) => usize::MAX,
-            Length::Rounds(rounds) => rounds * settings.kinds.len(),
-        };
-        for next in Plan::new(settings.seed, &settings.kinds, settings.hurry).take(most) {
-            if let Length::For(length) = settings.length
-                && self.began.elapsed() >= length
-            {
+        for next in Plan::new(settings.seed, &settings.kinds, settings.hurry) {
+            let over = match settings.length {
+                Length::For(length) => self.began.elapsed() >= length,
+                Length::Rounds(rounds) => {
+                    let enough = self.fleet.log.count(Answer::Acknowledged) >= settings.at_least
+                        && settings.kinds.iter().all(|kind| in_effect(&struck, *kind) >= rounds);
+                    enough || self.fleet.has_finished()
+                }
+            };
+            if over {
                 break;
             }
             self.rest(next.quiet);
             self.now = Some(next.kind);
             let from = Instant::now();
-            if let Err(wrong) = faults::inject(self, next.kind) {
+            let took_effect = faults::inject(self, next.kind).unwrap_or_else(|wrong| {
                 say(&format!("{}: {wrong}", next.kind));
                 wrongs.push(format!("{}: {wrong}", next.kind));
-            }
+                true
+            });
             let to = Instant::now();
             self.now = None;
             self.rest(AFTERMATH.min(next.quiet));
-            struck.push((next.kind, from, to));
+            struck.push((next.kind, took_effect, from, to));
         }
         self.rest(AFTERMATH);
-        let of = |(kind, from, to): (Kind, Instant, Instant)| Struck {
+        if let Length::Rounds(rounds) = settings.length {
+            let rare = settings.kinds.iter().filter(|kind| in_effect(&struck, **kind) < rounds);
+            wrongs.extend(rare.map(|kind| format!("{kind} met something less than {rounds} times")));
+        }
+        let of = |(kind, took_effect, from, to): Blow| Struck {
             kind,
+            took_effect,
             lasted_ms: millis(to - from),
             stood_still_ms: millis(self.watch.longest_gap(from, to + AFTERMATH)),
         };
@@ -195,6 +210,14 @@ impl Campaign {
         self.ground.door.behave(provider_door::Manner::Plain);
         self.ground.tend();
     }
+}
+
+/// A fault, whether it met what it was about, and from when to when.
+type Blow = (Kind, bool, Instant, Instant);
+
+/// How often a fault of this kind met what it was about.
+fn in_effect(struck: &[Blow], kind: Kind) -> usize {
+    struck.iter().filter(|(of, took_effect, ..)| *of == kind && *took_effect).count()
 }
 
 /// Milliseconds of a duration.

@@ -137,7 +137,8 @@ pub fn run(asked: &Asked) -> Result<Recovery, Skipped> {
         if cases.is_empty() {
             continue;
         }
-        let mut ground = Ground::start(brokers, 2, Workers { session: round.session, leave: round.leave })?;
+        let mut ground =
+            Ground::start(brokers, 2, Workers { session: round.session, leave: round.leave, hand_over: true })?;
         let watch = Watch::start(ground.direct());
         if round.full {
             say(&format!("placing {before} orders"));

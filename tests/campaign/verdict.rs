@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use millrace_schemas::{OrderPlaced, TOPICS, topics};
+use millrace_schemas::{OrderPlaced, topics};
 use millrace_worker::{From, TopicReader};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -80,6 +80,9 @@ pub fn judge(ground: &mut Ground, log: &Arc<ClientLog>, settings: &Settings) -> 
     if letters < durable || letters > durable + unsure {
         wrongs.push(format!("{durable} to {} poison records, {letters} dead letters of intake", durable + unsure));
     }
+    if known.len() < settings.at_least {
+        wrongs.push(format!("{} orders are known, and this campaign is for {}", known.len(), settings.at_least));
+    }
     wrongs.extend(open_transactions(ground));
     Verdict {
         seed: settings.seed,
@@ -144,7 +147,7 @@ fn audit(ground: &mut Ground, orders: usize, wrongs: &mut Vec<String>) -> Value 
     report
 }
 
-/// Partitions whose last stable offset stays behind their end.
+/// Partitions of any topic, positions and changelogs included, whose last stable offset stays behind their end.
 fn open_transactions(ground: &Ground) -> Vec<String> {
     let reader = |isolation: &str| -> BaseConsumer {
         let mut config = ClientConfig::new();
@@ -155,14 +158,11 @@ fn open_transactions(ground: &Ground) -> Vec<String> {
         of.fetch_watermarks(topic, partition, Duration::from_secs(10)).map_or(-1, |(_, end)| end)
     };
     let since = Instant::now();
-    let mut open: Vec<(&str, i32)> = TOPICS
-        .iter()
-        .flat_map(|topic| {
-            let metadata = all.fetch_metadata(Some(topic.topic), Duration::from_secs(10)).unwrap();
-            let partitions = metadata.topics()[0].partitions().len();
-            (0..i32::try_from(partitions).unwrap()).map(|partition| (topic.topic, partition)).collect::<Vec<_>>()
-        })
-        .collect();
+    let metadata = all.fetch_metadata(None, Duration::from_secs(10)).unwrap();
+    let topics = metadata.topics().iter();
+    let mut open: Vec<(&str, i32)> =
+        topics.flat_map(|topic| topic.partitions().iter().map(|partition| (topic.name(), partition.id()))).collect();
+    assert!(open.iter().any(|(topic, _)| *topic == "__consumer_offsets"), "nobody committed anything");
     loop {
         open.retain(|(topic, partition)| end(&committed, topic, *partition) != end(&all, topic, *partition));
         if open.is_empty() || since.elapsed() > CLOSE {
@@ -177,7 +177,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<24} {:>5} {:>16} {:>16}", "fault", "times", "stood still, max", "median")?;
         let mut kinds: BTreeMap<_, Vec<u64>> = BTreeMap::new();
-        for struck in &self.struck {
+        for struck in self.struck.iter().filter(|struck| struck.took_effect) {
             kinds.entry(struck.kind).or_default().push(struck.stood_still_ms);
         }
         for (kind, mut gaps) in kinds {
@@ -186,7 +186,8 @@ impl fmt::Display for Verdict {
             let (most, median) = (gaps[gaps.len() - 1], gaps[gaps.len() / 2]);
             writeln!(f, "{kind:<24} {:>5} {:>16} {:>16}", gaps.len(), seconds(most), seconds(median))?;
         }
-        writeln!(f)?;
+        let missed = self.struck.iter().filter(|struck| !struck.took_effect).count();
+        writeln!(f, "\n{missed} more met nothing\n")?;
         writeln!(
             f,
             "{} orders known of {} acknowledged, {} indeterminate, {} refused; {} committed events in {} s, seed {}",

@@ -135,8 +135,20 @@ impl Process {
         while self.is_alive() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
+        if self.is_alive() {
+            self.keep_stacks();
+        }
         let _ = self.child.kill();
         self.child.wait().unwrap().code()
+    }
+
+    /// Writes beside its log where each of its threads is, where this machine has gdb.
+    fn keep_stacks(&self) {
+        let pid = self.child.id().to_string();
+        let gdb = Command::new("gdb").args(["-batch", "-p", &pid, "-ex", "thread apply all bt"]).output();
+        if let Ok(said) = gdb {
+            let _ = std::fs::write(self.log.with_extension("stacks"), said.stdout);
+        }
     }
 
     /// `kill -9`.
