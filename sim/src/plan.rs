@@ -1,5 +1,6 @@
 //! What a seed decides before anything runs: how large the shop and the processes are, which faults may happen and how
-//! often, and when. Each part has a stream of chance of its own, so that a smaller run of the same seed is like the larger.
+//! often, and when. Everything is drawn, and only then is it decided what of it happens; each part has a stream of chance
+//! of its own. So a smaller run of the same seed is like the larger.
 
 use fastrand::Rng;
 
@@ -257,6 +258,7 @@ pub(crate) struct Plan {
     pub(crate) park: bool,
     pub(crate) weather: Weather,
     pub(crate) misfortunes: Vec<Misfortune>,
+    /// They happen only with [`Fault::FetchHeld`].
     pub(crate) late_reads: Vec<LateRead>,
     /// Little longer than goods may take to ship, or much longer.
     pub(crate) authorization_valid_ms: i64,
@@ -300,13 +302,12 @@ impl Plan {
         let calm_at = rng.u64(12..40) * SECOND;
         let processes = rng.usize(3..=4);
         let rough = one_of(&mut rng, &[0, 500, 2_000, 8_000]);
-        let rate = |rng: &mut Rng, of: u32, fault: Fault| if options.faults.has(fault) { rng.u32(0..=of) } else { 0 };
         let weather = Weather {
-            lost: rate(&mut rng, rough, Fault::RequestLost),
-            answer_lost: rate(&mut rng, rough, Fault::AnswerLost),
-            held: rate(&mut rng, rough, Fault::RequestHeld),
+            lost: rng.u32(0..=rough),
+            answer_lost: rng.u32(0..=rough),
+            held: rng.u32(0..=rough),
             end_held: one_of(&mut rng, &[0, 2_000, 30_000]),
-            slow: rate(&mut rng, rough * 8, Fault::RequestSlow),
+            slow: rng.u32(0..=rough * 8),
             call: one_of(&mut rng, &[0, 10_000, 60_000, 200_000]),
         };
         let threads = if rng.u8(..4) == 0 { 2 } else { 1 };
@@ -333,7 +334,7 @@ impl Plan {
             park: rng.u8(..4) == 0,
             weather,
             misfortunes: misfortunes(options, processes, calm_at),
-            late_reads: late_reads(options, apart, partitions, calm_at),
+            late_reads: late_reads(options.seed, apart, partitions, calm_at),
             end_patience: one_of(&mut stream(options.seed, "patience", 0), &[2 * SECOND, 15 * SECOND]),
             authorization_valid_ms: one_of(&mut stream(options.seed, "validity", 0), &[90_200, 150_000]),
             segment_bytes: one_of(&mut stream(options.seed, "segments", 0), &[1_024, 4_096, 16_384]),
@@ -341,9 +342,9 @@ impl Plan {
     }
 }
 
-fn late_reads(options: Options, apart: bool, partitions: i32, calm_at: Micros) -> Vec<LateRead> {
-    let mut rng = stream(options.seed, "late-reads", 0);
-    if !apart || !options.faults.has(Fault::FetchHeld) {
+fn late_reads(seed: u64, apart: bool, partitions: i32, calm_at: Micros) -> Vec<LateRead> {
+    let mut rng = stream(seed, "late-reads", 0);
+    if !apart {
         return Vec::new();
     }
     let draw = |_| LateRead {
@@ -354,7 +355,7 @@ fn late_reads(options: Options, apart: bool, partitions: i32, calm_at: Micros) -
     (0..4).map(draw).collect()
 }
 
-/// Drawn kind by kind, so that leaving one out leaves the others as they are.
+/// Drawn kind by kind, also of kinds that do not happen: leaving one out leaves the others as they are.
 fn misfortunes(options: Options, processes: usize, calm_at: Micros) -> Vec<Misfortune> {
     const KINDS: [(Fault, usize); 10] = [
         (Fault::BrokerCrash, 3),
@@ -370,9 +371,6 @@ fn misfortunes(options: Options, processes: usize, calm_at: Micros) -> Vec<Misfo
     ];
     let mut all = Vec::new();
     for (fault, most) in KINDS {
-        if !options.faults.has(fault) {
-            continue;
-        }
         let mut rng = stream(options.seed, "misfortunes", fault as u64);
         for _ in 0..rng.usize(0..=most) {
             let at = rng.u64(SECOND / 2..calm_at);
@@ -388,18 +386,17 @@ fn misfortunes(options: Options, processes: usize, calm_at: Micros) -> Vec<Misfo
         }
     }
     // Who took over from a process that sleeps goes, too, while what the sleeper left is still open.
-    if options.faults.has(Fault::ProcessStopped) {
-        let mut rng = stream(options.seed, "successions", 0);
-        let asleep: Vec<Misfortune> =
-            all.iter().filter(|one| one.fault == Fault::ProcessPaused && one.lasts > 7 * SECOND).copied().collect();
-        for sleeper in asleep {
-            let at = sleeper.at + rng.u64(6 * SECOND..12 * SECOND);
-            let process = (sleeper.process + rng.usize(1..processes)) % processes;
-            if at < calm_at && rng.bool() {
-                all.push(Misfortune { at, fault: Fault::ProcessStopped, process, lasts: rng.u64(SECOND..6 * SECOND) });
-            }
+    let mut rng = stream(options.seed, "successions", 0);
+    let asleep: Vec<Misfortune> =
+        all.iter().filter(|one| one.fault == Fault::ProcessPaused && one.lasts > 7 * SECOND).copied().collect();
+    for sleeper in asleep {
+        let at = sleeper.at + rng.u64(6 * SECOND..12 * SECOND);
+        let process = (sleeper.process + rng.usize(1..processes)) % processes;
+        if at < calm_at && rng.bool() {
+            all.push(Misfortune { at, fault: Fault::ProcessStopped, process, lasts: rng.u64(SECOND..6 * SECOND) });
         }
     }
+    all.retain(|misfortune| options.faults.has(misfortune.fault));
     all.sort_by_key(|misfortune| misfortune.at);
     all
 }

@@ -52,7 +52,7 @@ enum Stage {
 }
 
 /// The project's topology in the size the plan wants, with deadlines short enough to pass.
-fn topology_of(plan: &Plan) -> (Topology, Vec<ProcessorDefinition>, Codec) {
+pub(crate) fn topology_of(plan: &Plan) -> (Topology, Vec<ProcessorDefinition>, Codec) {
     let codec = Codec::offline();
     let mut text = include_str!("../../topology.toml").to_owned();
     if plan.park {
@@ -179,8 +179,10 @@ impl Simulation {
         for misfortune in world.plan.misfortunes.clone() {
             world.at(misfortune.at, Event::Misfortune(misfortune));
         }
-        for (number, late) in (0..).zip(world.plan.late_reads.clone()) {
-            world.at(late.at, Event::LateRead(number));
+        if world.plan.options.faults.has(Fault::FetchHeld) {
+            for (number, late) in (0..).zip(world.plan.late_reads.clone()) {
+                world.at(late.at, Event::LateRead(number));
+            }
         }
         let calm_at = world.plan.calm_at;
         let mut rng = stream(world.plan.options.seed, "repeats", 0);

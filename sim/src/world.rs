@@ -295,9 +295,9 @@ impl World {
         of_a_million > 0 && self.rng.u32(..1_000_000) < of_a_million
     }
 
-    /// Draws whether a fault that may happen happens now.
+    /// Draws whether a fault happens now. Drawn also where it may not: the run is the same until it would have happened.
     pub(crate) fn strikes(&mut self, fault: Fault, of_a_million: u32) -> bool {
-        let strikes = !self.calm && self.plan.options.faults.has(fault) && self.chance(of_a_million);
+        let strikes = !self.calm && self.chance(of_a_million) && self.plan.options.faults.has(fault);
         if strikes {
             self.coverage.fired(fault);
         }

@@ -243,14 +243,16 @@ fn read_followed(followed: &mut BTreeMap<TopicPartition, Offset>, world: &World,
 
 /// Whoever takes over from a process that sleeps in a commit may go before it knows where the sleeper's inputs stand.
 fn succeed(world: &mut World, sleeper: usize) {
-    if !world.plan.options.faults.has(Fault::ProcessStopped) || world.rng.bool() {
+    if world.rng.bool() {
         return;
     }
     let count = world.plan.processes;
     let process = (sleeper + world.rng.usize(1..count)) % count;
     let at = world.now + world.rng.u64(6_500 * MS..12 * SECOND);
     let lasts = world.rng.u64(SECOND..6 * SECOND);
-    world.at(at, crate::world::Event::Misfortune(Misfortune { at, fault: Fault::ProcessStopped, process, lasts }));
+    if world.plan.options.faults.has(Fault::ProcessStopped) {
+        world.at(at, crate::world::Event::Misfortune(Misfortune { at, fault: Fault::ProcessStopped, process, lasts }));
+    }
 }
 
 struct Reader {
