@@ -19,6 +19,29 @@ use crate::world::{World, trace};
 
 const READ_AT_ONCE: usize = 2_000;
 
+/// Names the check that a violation is by: its words, or the audit's promise. What is judged by the same check has the same
+/// name.
+#[must_use]
+pub fn check_of(violation: &str) -> &str {
+    const WORDS: [&str; 13] = [
+        "is there twice",
+        "does not drain",
+        "goes on and on",
+        "panicked",
+        "granted after it was released",
+        "is not what its topics say",
+        "no thread holds it",
+        "took effect before",
+        "is not on its topic",
+        "its form is refused",
+        "passed for another body",
+        "does not start again",
+        "stopped",
+    ];
+    let words = WORDS.into_iter().find(|words| violation.contains(words));
+    words.unwrap_or_else(|| violation.split(':').next().unwrap_or_default())
+}
+
 /// Topic, partition and key of a record that somebody outside wrote.
 type Source = (String, i32, Vec<u8>);
 

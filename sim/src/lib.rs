@@ -26,6 +26,7 @@ mod simulation;
 mod world;
 
 pub use campaign::{COVERED_FROM, Campaign, campaign, shrink};
+pub use checks::check_of;
 pub use coverage::{Coverage, Move};
 pub use defects::{ClientDefect, Defect, plant};
 pub use plan::{Fault, Faults, Options};

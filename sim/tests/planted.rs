@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use millrace_sim::{Defect, Options, Trace, plant, run};
+use millrace_sim::{Defect, Options, Trace, check_of, plant, run};
 
 const WRITE_ANEW: &str = "write it anew: cargo run --release -p millrace-sim --example planted --features planted";
 /// A defect that takes more seeds is not found.
@@ -26,22 +26,6 @@ fn rows() -> Vec<Row> {
         Some(Row { name: name.to_owned(), seed: seed.parse().ok(), found_by: found_by.to_owned() })
     };
     include_str!("../../tests/planted-defects.md").lines().filter_map(row).collect()
-}
-
-/// What is judged by the same check has these words; the audit's checks have the number of their promise.
-fn check_of(violation: &str) -> &str {
-    const WORDS: [&str; 8] = [
-        "is there twice",
-        "does not drain",
-        "panicked",
-        "granted after it was released",
-        "is not what its topics say",
-        "took effect before",
-        "is not on its topic",
-        "stopped",
-    ];
-    let words = WORDS.into_iter().find(|words| violation.contains(words));
-    words.unwrap_or_else(|| violation.split(':').next().unwrap_or_default())
 }
 
 fn found_by(seed: u64) -> Option<String> {
