@@ -124,6 +124,10 @@ impl Findings {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_promise.iter().all(|(count, _)| *count == 0)
+    }
+
     pub(crate) fn verdicts(self) -> Vec<Verdict> {
         Promise::ALL
             .into_iter()

@@ -299,6 +299,19 @@ impl Audit {
         self.pending
     }
 
+    /// Whether a promise is broken that must hold at any moment: whether a report of [`Phase::Running`] would say so. Far
+    /// cheaper than that report.
+    #[must_use]
+    pub fn breaks_a_promise(&self) -> bool {
+        let mut broken = !self.desk.findings.is_empty();
+        for slot in self.orders.values() {
+            if let Slot::Open(order) = slot {
+                order.judge(Phase::Running, &self.desk, &mut |_, _, _| broken = true);
+            }
+        }
+        broken
+    }
+
     /// What was read, added up, and which promises hold.
     #[must_use]
     pub fn report(&self, phase: Phase) -> Report {

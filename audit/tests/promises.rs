@@ -229,6 +229,7 @@ fn while_running_an_open_order_names_its_wait() {
     h.reserving("open");
     let report = h.report(Phase::Running);
     assert!(report.holds(), "{report}");
+    assert!(!h.audit_in_order(&mut |_| 0).breaks_a_promise());
     assert_eq!(report.orders.open.get("STOCK"), Some(&1));
     assert_eq!(broken(&h.report(Phase::Settled)), [Promise::P1]);
     change(&mut h, |r| match r {
@@ -239,6 +240,7 @@ fn while_running_an_open_order_names_its_wait() {
         _ => false,
     });
     assert_eq!(broken(&h.report(Phase::Running)), [Promise::P1]);
+    assert!(h.audit_in_order(&mut |_| 0).breaks_a_promise());
 }
 
 #[test]

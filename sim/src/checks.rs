@@ -1,5 +1,6 @@
-//! What must hold when a run has drained: the audit of every topic, nothing left open at the broker, every position at
-//! its end, every store what its topics say. Never changes the world, but for writing down what does not hold.
+//! What must hold. After every step: what must hold at any moment, as soon as a record is visible that breaks it. When a
+//! run has drained: the audit of every topic, nothing left open at the broker, every position at its end, every store what
+//! its topics say. Never changes the world, but for writing down what does not hold.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,9 @@ use millrace_audit::{Audit, Phase, ProviderEntry};
 use millrace_broker::core::{FetchedOffset, Isolation, TopicPartition as Place};
 use millrace_processors::stock::state::ReservationState;
 use millrace_processors::stock::stored::read_reservation;
-use millrace_runtime::{Change, Offset, Origin, ProcessorDefinition, Record, TopicId, TopicPartition, Topology};
+use millrace_runtime::{
+    Change, InputRecord, Offset, Origin, ProcessorDefinition, Record, Topic, TopicId, TopicPartition, Topology,
+};
 use millrace_schemas::{
     Codec, OrderEvent, OrderPlaced, OrderStatus, PaymentEvent, PaymentState, StockEvent, StockEventKind, topics,
 };
@@ -45,7 +48,7 @@ pub fn check_of(violation: &str) -> &str {
 /// Topic, partition and key of a record that somebody outside wrote.
 type Source = (String, i32, Vec<u8>);
 
-/// The audit, reading along.
+/// The audit, reading along: after every step it has read whatever committed record there is.
 pub(crate) struct Reading {
     audit: Audit,
     at: BTreeMap<TopicPartition, Offset>,
@@ -66,16 +69,18 @@ pub(crate) struct Reading {
     orders: BTreeMap<Vec<u8>, OrderStatus>,
     reservations: BTreeMap<(i32, Vec<u8>), ReservationState>,
     moves: Coverage,
+    /// Records that were read since it was last judged what must hold at any moment.
+    unjudged: usize,
 }
 
 impl Reading {
-    pub(crate) fn new(topology: &Topology) -> Self {
+    pub(crate) fn new() -> Self {
         // It knows every schema from the start: it does not wait for a registry.
         let codec = Codec::offline();
         shop::teach(&codec);
         Self {
             audit: Audit::new(codec.clone()),
-            at: all_partitions(topology).into_iter().map(|at| (at, 0)).collect(),
+            at: BTreeMap::new(),
             codec,
             known: std::collections::BTreeSet::new(),
             placed: std::collections::BTreeSet::new(),
@@ -88,118 +93,144 @@ impl Reading {
             orders: BTreeMap::new(),
             reservations: BTreeMap::new(),
             moves: Coverage::default(),
+            unjudged: 0,
         }
     }
 
-    /// Reads what is new; gives how much that was.
-    pub(crate) fn read_on(&mut self, world: &World) -> usize {
-        let mut read = 0;
-        for (at, next) in &mut self.at {
-            let topic = world.topology.topic(at.topic);
-            loop {
-                let (records, after) = world.fetch(*at, *next, READ_AT_ONCE);
-                let done = after == *next;
-                *next = after;
-                read += records.len();
-                for record in &records {
-                    let key = record.key.as_deref().unwrap_or_default();
-                    let id = record.headers.iter().find(|(name, _)| name == "ce_id").map(|(_, id)| id);
-                    if let Some(id) = id
-                        && !self.ids.insert((at.topic, id.clone()))
-                    {
-                        let id = String::from_utf8_lossy(id);
-                        let place = format!("{}-{} offset {}", topic.name, at.partition, record.offset);
-                        self.twice.push(format!("{place}: the event {id} is there twice"));
-                    }
-                    // A record that is parked behind another of its key stands in a changelog, and has had no effect yet.
-                    if topic.origin == Origin::Named
-                        && let Some((from, partition, offset)) = id.and_then(|id| cause_of(id))
-                    {
-                        let place = (from.to_owned(), partition, key.to_vec());
-                        self.effects.entry(place).or_default().push((offset, record.timestamp));
-                    }
-                    if topic.origin == Origin::DeadLetters {
-                        let header = |wanted: &str| {
-                            let found = record.headers.iter().find(|(name, _)| name == wanted);
-                            found.and_then(|(_, value)| std::str::from_utf8(value).ok())
-                        };
-                        let number = |wanted| header(wanted).and_then(|text| text.parse::<i64>().ok());
-                        if let (Some(from), Some(partition), Some(offset)) =
-                            (header("millrace.topic"), number("millrace.partition"), number("millrace.offset"))
-                        {
-                            let partition = i32::try_from(partition).unwrap_or(-1);
-                            let place = (from.to_owned(), partition, key.to_vec());
-                            self.letters.push((place, offset, record.timestamp));
-                        }
-                    }
-                    let value = record.value.as_deref();
-                    let seen = millrace_audit::Record {
-                        offset: record.offset,
-                        timestamp: record.timestamp,
-                        key,
-                        value,
-                        headers: &record.headers,
-                    };
-                    self.audit.record(&topic.name, at.partition, &seen);
-                    if *topic.name == *topics::PAYMENTS_EVENTS
-                        && let Some(Ok(event)) = value.map(|value| self.codec.decode::<PaymentEvent>(value))
-                    {
-                        let from = self.payments.insert(key.to_vec(), event.state).unwrap_or_default();
-                        self.moves.payment_moved(from, event.state);
-                    } else if *topic.name == *topics::ORDERS_EVENTS
-                        && let Some(Ok(event)) = value.map(|value| self.codec.decode::<OrderEvent>(value))
-                    {
-                        let from = self.orders.insert(key.to_vec(), event.status).unwrap_or_default();
-                        self.moves.order_moved(from, event.status);
-                    }
-                    if topic.name.ends_with("-reservations-changelog") {
-                        let to = value.and_then(read_reservation).map(|reservation| reservation.state);
-                        let from = match to {
-                            Some(state) => self.reservations.insert((at.partition, key.to_vec()), state),
-                            None => self.reservations.remove(&(at.partition, key.to_vec())),
-                        };
-                        // What is neither was an adjustment.
-                        if from.or(to).is_some() {
-                            self.moves.reservation_moved(from, to);
-                        }
-                    }
-                    if *topic.name == *topics::STOCK_EVENTS
-                        && let Some(Ok(event)) = value.map(|value| self.codec.decode::<StockEvent>(value))
-                    {
-                        let group = (event.order_id, event.attempt, event.stock_partition);
-                        match event.kind {
-                            StockEventKind::Released => drop(self.released.insert(group)),
-                            StockEventKind::Reserved if self.released.contains(&group) => {
-                                self.twice.push(format!("order {}: granted after it was released", group.0));
-                            }
-                            _ => {}
-                        }
-                    }
-                    if *topic.name == *topics::ORDERS_PLACED
-                        && let Some(Ok(order)) = value.map(|value| self.codec.decode::<OrderPlaced>(value))
-                    {
-                        self.placed.insert((order.order_id.clone(), order.fingerprint()));
-                        self.known.insert(order.order_id);
-                    }
-                }
-                if done {
-                    break;
-                }
+    /// Reads what has just become visible, and says at once what must not be at any moment.
+    pub(crate) fn follow(&mut self, world: &mut World) {
+        if world.advanced.is_empty() {
+            return;
+        }
+        for at in std::mem::take(&mut world.advanced) {
+            self.read_on(world, at);
+        }
+        if !self.twice.is_empty() || self.audit.breaks_a_promise() {
+            self.judge_running(world);
+        }
+    }
+
+    /// Reads what is new of a partition.
+    fn read_on(&mut self, world: &World, at: TopicPartition) {
+        let topic = world.topology.topic(at.topic);
+        let mut next = self.at.get(&at).copied().unwrap_or(0);
+        loop {
+            let (records, after) = world.fetch(at, next, READ_AT_ONCE);
+            for record in &records {
+                self.read(topic, at, record);
+            }
+            self.unjudged += records.len();
+            if after == next {
+                break;
+            }
+            next = after;
+        }
+        self.at.insert(at, next);
+    }
+
+    fn read(&mut self, topic: &Topic, at: TopicPartition, record: &InputRecord) {
+        let key = record.key.as_deref().unwrap_or_default();
+        let id = record.headers.iter().find(|(name, _)| name == "ce_id").map(|(_, id)| id);
+        if let Some(id) = id
+            && !self.ids.insert((at.topic, id.clone()))
+        {
+            let id = String::from_utf8_lossy(id);
+            let place = format!("{}-{} offset {}", topic.name, at.partition, record.offset);
+            self.twice.push(format!("{place}: the event {id} is there twice"));
+        }
+        // A record that is parked behind another of its key stands in a changelog, and has had no effect yet.
+        if topic.origin == Origin::Named
+            && let Some((from, partition, offset)) = id.and_then(|id| cause_of(id))
+        {
+            let place = (from.to_owned(), partition, key.to_vec());
+            self.effects.entry(place).or_default().push((offset, record.timestamp));
+        }
+        if topic.origin == Origin::DeadLetters {
+            self.read_letter(key, record);
+        }
+        let value = record.value.as_deref();
+        let seen = millrace_audit::Record {
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key,
+            value,
+            headers: &record.headers,
+        };
+        self.audit.record(&topic.name, at.partition, &seen);
+        if topic.name.ends_with("-reservations-changelog") {
+            let to = value.and_then(read_reservation).map(|reservation| reservation.state);
+            let from = match to {
+                Some(state) => self.reservations.insert((at.partition, key.to_vec()), state),
+                None => self.reservations.remove(&(at.partition, key.to_vec())),
+            };
+            // What is neither was an adjustment.
+            if from.or(to).is_some() {
+                self.moves.reservation_moved(from, to);
             }
         }
-        read
+        if let Some(value) = value {
+            self.read_value(&topic.name, key, value);
+        }
+    }
+
+    fn read_letter(&mut self, key: &[u8], record: &InputRecord) {
+        let header = |wanted: &str| {
+            let found = record.headers.iter().find(|(name, _)| name == wanted);
+            found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+        };
+        let number = |wanted| header(wanted).and_then(|text| text.parse::<i64>().ok());
+        if let (Some(from), Some(partition), Some(offset)) =
+            (header("millrace.topic"), number("millrace.partition"), number("millrace.offset"))
+        {
+            let partition = i32::try_from(partition).unwrap_or(-1);
+            let place = (from.to_owned(), partition, key.to_vec());
+            self.letters.push((place, offset, record.timestamp));
+        }
+    }
+
+    fn read_value(&mut self, topic: &str, key: &[u8], value: &[u8]) {
+        match topic {
+            topics::PAYMENTS_EVENTS => {
+                let Ok(event) = self.codec.decode::<PaymentEvent>(value) else { return };
+                let from = self.payments.insert(key.to_vec(), event.state).unwrap_or_default();
+                self.moves.payment_moved(from, event.state);
+            }
+            topics::ORDERS_EVENTS => {
+                let Ok(event) = self.codec.decode::<OrderEvent>(value) else { return };
+                let from = self.orders.insert(key.to_vec(), event.status).unwrap_or_default();
+                self.moves.order_moved(from, event.status);
+            }
+            topics::STOCK_EVENTS => {
+                let Ok(event) = self.codec.decode::<StockEvent>(value) else { return };
+                let group = (event.order_id, event.attempt, event.stock_partition);
+                match event.kind {
+                    StockEventKind::Released => drop(self.released.insert(group)),
+                    StockEventKind::Reserved if self.released.contains(&group) => {
+                        self.twice.push(format!("order {}: granted after it was released", group.0));
+                    }
+                    _ => {}
+                }
+            }
+            topics::ORDERS_PLACED => {
+                let Ok(order) = self.codec.decode::<OrderPlaced>(value) else { return };
+                self.placed.insert((order.order_id.clone(), order.fingerprint()));
+                self.known.insert(order.order_id);
+            }
+            _ => {}
+        }
     }
 
     pub(crate) fn settled(&self) -> bool {
         self.audit.settled()
     }
 
-    /// What must hold at any moment.
-    pub(crate) fn judge_running(&mut self, world: &mut World) {
+    /// What must hold at any moment; gives how many records were read since it was last judged.
+    pub(crate) fn judge_running(&mut self, world: &mut World) -> usize {
         for twice in std::mem::take(&mut self.twice) {
             world.violate(twice);
         }
         self.tell(world, Phase::Running);
+        std::mem::take(&mut self.unjudged)
     }
 
     fn tell(&mut self, world: &mut World, phase: Phase) {
@@ -231,7 +262,6 @@ impl Reading {
     }
 
     pub(crate) fn judge(&mut self, world: &mut World) {
-        self.read_on(world);
         for entry in world.provider.ledger() {
             self.audit.provider(&ProviderEntry {
                 order_id: entry.order_id,

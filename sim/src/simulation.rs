@@ -98,7 +98,7 @@ impl Simulation {
         let (topology, definitions, codec) = topology_of(&plan);
         let topology = Arc::new(topology);
         let shop = Shop::draw(&plan, &topology, &codec);
-        let reading = Reading::new(&topology);
+        let reading = Reading::new();
         let world = World::new(plan, topology.clone(), codec, shop, traced);
         Self {
             world: Rc::new(RefCell::new(world)),
@@ -119,6 +119,7 @@ impl Simulation {
             let Some(event) = event else { break };
             self.happen(event);
             let mut world = self.world.borrow_mut();
+            self.reading.follow(&mut world);
             if !world.violations.is_empty() {
                 break;
             }
@@ -258,8 +259,6 @@ impl Simulation {
                 world.read_late(late);
             }
             Event::Compact => {
-                // What goes is read first.
-                self.reading.read_on(&world);
                 self.reading.judge_running(&mut world);
                 world.compact();
             }
@@ -523,8 +522,7 @@ impl Simulation {
         if asleep && self.stage == Stage::Shop {
             return world.after(LOOK_EVERY, Event::Look);
         }
-        let quiet = self.reading.read_on(world) == 0 || self.stage == Stage::Epilogue;
-        self.reading.judge_running(world);
+        let quiet = self.reading.judge_running(world) == 0 || self.stage == Stage::Epilogue;
         if quiet && world.calls_in_flight == 0 && self.reading.settled() && checks::is_drained(world) {
             trace!(world, "------------ everything has drained ------------");
             let threads: Vec<_> = world.slots.keys().copied().collect();

@@ -175,6 +175,8 @@ pub(crate) struct World {
     compacted: Option<(Place, Result<Compacted, StorageError>)>,
     next_request: u64,
     keys: BTreeMap<PartitionKey, TopicPartition>,
+    /// Partitions of which there may be something new to read for whoever judges the run.
+    pub(crate) advanced: BTreeSet<TopicPartition>,
     pub(crate) slots: BTreeMap<ThreadId, Slot>,
     pub(crate) processes: Vec<ProcessState>,
     pub(crate) provider: Arc<MemoryProvider>,
@@ -221,6 +223,7 @@ impl World {
             compacted: None,
             next_request: 0,
             keys: BTreeMap::new(),
+            advanced: BTreeSet::new(),
             slots: BTreeMap::new(),
             processes: (0..plan.processes).map(|_| ProcessState::default()).collect(),
             provider: Arc::default(),
@@ -439,6 +442,7 @@ impl World {
         if advanced.is_empty() {
             return;
         }
+        self.advanced.extend(&advanced);
         let wanted = |slot: &Slot| slot.polling && advanced.iter().any(|at| slot.interests.contains(at));
         let threads: Vec<_> = self.slots.iter().filter(|(_, slot)| wanted(slot)).map(|(id, _)| *id).collect();
         for thread in threads {
@@ -476,6 +480,8 @@ impl World {
         }
         self.learn_keys();
         self.settle_core();
+        // What it has not said before it ended.
+        self.advanced.extend(self.keys.values());
         let threads: Vec<_> = self.slots.keys().copied().collect();
         for thread in threads {
             self.wake_poll(thread);
@@ -538,7 +544,7 @@ impl World {
         self.after(TICK, Event::Tick);
     }
 
-    /// Rewrites one partition of a compacted topic. Whoever judges the run has read what goes.
+    /// Rewrites one partition of a compacted topic. Whoever judges the run has read what goes: it has read everything.
     pub(crate) fn compact(&mut self) {
         let pause = self.rng.u64(SECOND / 2..3 * SECOND) * if self.calm { 8 } else { 1 };
         self.after(pause, Event::Compact);
