@@ -21,6 +21,7 @@ const WANTED: &[&str] = &[
     "deadlines",
     "foreign records between",
     "late ends refused",
+    "opposite answers",
     "positions refused",
     "producers replaced",
     "records copied",

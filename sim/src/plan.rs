@@ -46,7 +46,7 @@ pub enum Fault {
     CallLate,
     /// The provider's answer arrives twice.
     CallAnswerTwice,
-    /// Two answers arrive to one call, and one of them says that nothing is known.
+    /// Two answers arrive to one call: one of them says that nothing is known, or the later one says the opposite.
     CallContradicted,
     /// A record that no processor can read, or that stands where it must not.
     PoisonRecord,

@@ -1,11 +1,15 @@
-//! Calls on their way to the payment service provider and back, over a road that loses, delays and doubles. What the
-//! provider does is `psp`'s.
+//! Calls on their way to the payment service provider and back, over a road that loses, delays, doubles and contradicts.
+//! What the provider does is `psp`'s.
 
-use millrace_psp::{ProviderResponse, handle_bytes};
-use millrace_runtime::{Answer, Call};
+use millrace_psp::{ProviderRequest, ProviderResponse, handle_bytes};
+use millrace_runtime::{Answer, Call, TopicPartition};
+use millrace_schemas::{DeclineKind, topics};
 
-use crate::plan::{Fault, MS, SECOND};
+use crate::plan::{Fault, MS, Micros, SECOND};
 use crate::world::{Event, Return, ThreadId, World, trace};
+
+/// An opposite answer whose true one has led to nothing for so long never comes.
+const OPPOSITE_WAITS: Micros = 20 * SECOND;
 
 impl World {
     /// A stream thread makes a call; it is always answered, if only with "unknown".
@@ -35,7 +39,7 @@ impl World {
         let back = if self.strikes(Fault::CallAnswerTwice, rate) {
             Return::ComesTwice
         } else if self.strikes(Fault::CallContradicted, rate) {
-            Return::ComesContradicted
+            if self.rng.bool() { Return::ComesWithUnknown } else { Return::ComesWithOpposite }
         } else {
             Return::Comes
         };
@@ -56,18 +60,58 @@ impl World {
         if back == Return::IsLost {
             return;
         }
-        let most = if back == Return::ComesContradicted { 1_500 * MS } else { 30 * MS };
+        let opposite = if back == Return::ComesWithOpposite { opposite_of(call, &response) } else { None };
+        let most = if back == Return::ComesWithUnknown { 1_500 * MS } else { 30 * MS };
         let pause = self.rng.u64(MS..most);
         self.after(pause, Event::CallAnswer(thread, answer(call, response.clone())));
-        if back == Return::ComesContradicted {
-            self.calls_in_flight += 1;
-            self.unknown(thread, call);
+        match (back, opposite) {
+            (Return::ComesWithOpposite, Some(opposite)) => {
+                self.calls_in_flight += 1;
+                let later = pause + self.rng.u64(0..4 * SECOND);
+                let until = self.now + later + OPPOSITE_WAITS;
+                self.after(later, Event::OppositeAnswer(thread, answer(call, opposite), until));
+            }
+            // What is unknown has no opposite.
+            (Return::ComesWithUnknown | Return::ComesWithOpposite, _) => {
+                self.calls_in_flight += 1;
+                self.unknown(thread, call);
+            }
+            (Return::ComesTwice, _) => {
+                self.calls_in_flight += 1;
+                let later = pause + self.rng.u64(0..4 * SECOND);
+                self.after(later, Event::CallAnswer(thread, answer(call, response)));
+            }
+            (Return::Comes | Return::IsLost, _) => {}
         }
-        if back == Return::ComesTwice {
-            self.calls_in_flight += 1;
-            let later = pause + self.rng.u64(0..4 * SECOND);
-            self.after(later, Event::CallAnswer(thread, answer(call, response)));
+    }
+
+    /// An answer that says the opposite of what was answered before. While the call is open nobody can tell which of the
+    /// two is true: it comes when what followed from the true one has been committed, and must then have no effect.
+    pub(crate) fn opposite_answers(&mut self, thread: ThreadId, answer: Answer, until: Micros) {
+        let settled = self.is_settled(&answer);
+        if !settled && self.now < until && self.slots.contains_key(&thread) {
+            return self.after(300 * MS, Event::OppositeAnswer(thread, answer, until));
         }
+        if settled {
+            trace!(
+                self,
+                "psp   answers {} with the opposite: {}",
+                answer.id,
+                String::from_utf8_lossy(&answer.response)
+            );
+            self.coverage.count("opposite answers", 1);
+            return self.call_answered(thread, answer);
+        }
+        self.calls_in_flight -= 1;
+    }
+
+    /// Whether a committed event follows from an answer to this call.
+    fn is_settled(&self, answer: &Answer) -> bool {
+        let topic = self.topology.find_topic(topics::PAYMENTS_EVENTS).expect("the topology has the topic");
+        let cause = [answer.key.as_slice(), b"/answer/", answer.id.as_bytes(), b"/"].concat();
+        let records = self.all_records(TopicPartition { topic, partition: answer.task.partition });
+        let mut headers = records.iter().flat_map(|record| &record.headers);
+        headers.any(|(name, id)| name == "ce_id" && id.starts_with(&cause))
     }
 
     /// An answer has come back, if its thread still lives.
@@ -82,4 +126,19 @@ impl World {
 
 fn answer(call: &Call, response: Vec<u8>) -> Answer {
     Answer { task: call.task, key: call.key.clone(), id: call.id.clone(), response }
+}
+
+/// What would be said if it were the other way round.
+fn opposite_of(call: &Call, response: &[u8]) -> Option<Vec<u8>> {
+    let opposite = match ProviderResponse::from_json(response) {
+        ProviderResponse::Approved { .. } => {
+            ProviderResponse::Declined { kind: DeclineKind::Hard, code: "do_not_honor".into() }
+        }
+        ProviderResponse::Declined { .. } => ProviderResponse::Approved {
+            reference: "contradicted".into(),
+            amount_minor: ProviderRequest::from_json(&call.request).ok()?.amount_minor,
+        },
+        ProviderResponse::Unknown { .. } | ProviderResponse::NotFound => return None,
+    };
+    Some(opposite.to_json())
 }

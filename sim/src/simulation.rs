@@ -250,6 +250,7 @@ impl Simulation {
             }
             Event::Call(thread, call, back) => world.provider_acts(thread, &call, back),
             Event::CallAnswer(thread, answer) => world.call_answered(thread, answer),
+            Event::OppositeAnswer(thread, answer, until) => world.opposite_answers(thread, answer, until),
             Event::Misfortune(misfortune) => {
                 drop(world);
                 self.strike(misfortune);

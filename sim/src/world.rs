@@ -68,6 +68,7 @@ pub(crate) enum Event {
     Background(usize),
     Call(ThreadId, Call, Return),
     CallAnswer(ThreadId, Answer),
+    OppositeAnswer(ThreadId, Answer, Micros),
     Misfortune(Misfortune),
     LateRead(usize),
     Compact,
@@ -97,8 +98,10 @@ pub(crate) enum Return {
     Comes,
     IsLost,
     ComesTwice,
-    /// With another answer that says otherwise.
-    ComesContradicted,
+    /// With another answer, before or after it, that says that nothing is known.
+    ComesWithUnknown,
+    /// With a later answer that says the opposite.
+    ComesWithOpposite,
 }
 
 struct Scheduled {
