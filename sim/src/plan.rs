@@ -88,11 +88,13 @@ pub enum Fault {
     SubmitConflict,
     /// An ingress ends at some step of a submit.
     IngressCrash,
+    /// The warehouse, or a stranger, tells of a shipment before its order is placed.
+    ShipmentFirst,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::RequestLost,
         Self::AnswerLost,
         Self::RequestHeld,
@@ -131,6 +133,7 @@ impl Fault {
         Self::SubmitTwice,
         Self::SubmitConflict,
         Self::IngressCrash,
+        Self::ShipmentFirst,
     ];
 
     /// Its name on the command line.

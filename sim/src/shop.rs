@@ -15,7 +15,7 @@ use millrace_runtime::{Headers, Offset, TopicId, TopicPartition, Topology, parti
 use millrace_schemas::{
     AdjustmentKind, AvroRecord, CancelRequested, Codec, Money, OrderAccepted, OrderEvent, OrderLine, OrderPlaced,
     PaymentCommand, PaymentCommandKind, Product, ShipmentUpdate, ShipmentUpdateKind, StockAdjustment, StockCommand,
-    StockCommandKind, topics,
+    StockCommandKind, StockLine, topics,
 };
 
 use crate::batches::{ANONYMOUS, Draft};
@@ -240,6 +240,7 @@ impl Shop {
                     last.before = Some(id.clone());
                 }
             }
+            shipment_first(&mut pen, &mut stream(seed, "shipment-first", number as u64), at, &order);
             back_office(&mut pen, &mut stream(seed, "back-office", number as u64), at, &id);
             if rng.u32(..100) < rubbish {
                 poison(&mut pen, &mut rng, at, &id, &order);
@@ -373,6 +374,29 @@ fn back_office(pen: &mut Pen<'_>, rng: &mut Rng, at: Micros, id: &str) {
     let at = at + pause;
     let command = PaymentCommand { order_id: id.to_owned(), kind, amount: None, reason: "by hand".into(), at: ms(at) };
     pen.write(at, id, &command, Some(Fault::BackOffice));
+}
+
+/// A word on a shipment that overtakes its order: the warehouse's own, or one that it will never give.
+fn shipment_first(pen: &mut Pen<'_>, rng: &mut Rng, at: Micros, order: &OrderPlaced) {
+    use ShipmentUpdateKind::{Delivered, Shipped, Short};
+    if rng.u8(..30) != 0 {
+        return;
+    }
+    let id = &order.order_id;
+    let shipment = if rng.bool() { "1" } else { "strange" };
+    let first = &order.lines[0];
+    let update = ShipmentUpdate {
+        order_id: id.clone(),
+        shipment_id: format!("{id}/{shipment}"),
+        kind: [Shipped, Shipped, Short, Delivered][rng.usize(..4)],
+        lines: if rng.bool() { vec![StockLine { sku: first.sku.clone(), quantity: 1 }] } else { Vec::new() },
+        at: ms(at),
+    };
+    let before = at.saturating_sub(rng.u64(1..SECOND));
+    pen.write(before, id, &update, Some(Fault::ShipmentFirst));
+    if let Some(last) = pen.all.last_mut() {
+        last.before = Some(id.clone());
+    }
 }
 
 /// Something no processor can take, under a key of its own or that of an order.

@@ -9,7 +9,7 @@ use crate::simulation::topology_of;
 
 const SEEDS: u64 = 40;
 /// Faults of what people write and ask: all of them must be among what these seeds draw.
-const OF_THE_SHOP: [Fault; 12] = [
+const OF_THE_SHOP: [Fault; 13] = [
     Fault::PoisonRecord,
     Fault::OrderTwice,
     Fault::OrderConflict,
@@ -22,6 +22,7 @@ const OF_THE_SHOP: [Fault; 12] = [
     Fault::BackOffice,
     Fault::SubmitTwice,
     Fault::SubmitConflict,
+    Fault::ShipmentFirst,
 ];
 
 fn drawn(seed: u64, faults: Faults) -> (Plan, Shop) {
