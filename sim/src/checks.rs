@@ -277,7 +277,8 @@ impl Reading {
         }
         self.tell(world, Phase::Settled);
         // Where clocks differ, times say nothing of the order.
-        if !world.coverage.faults.contains_key(&Fault::ClockJump) {
+        let clocks = [Fault::ClockJump, Fault::ClockSetBack];
+        if !clocks.iter().any(|fault| world.coverage.faults.contains_key(fault)) {
             for (place, offset, at) in &self.letters {
                 let later = self.effects.get(place).into_iter().flatten();
                 if let Some((overtook, _)) = later.into_iter().find(|(other, when)| other > offset && when < at) {

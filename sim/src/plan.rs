@@ -90,11 +90,13 @@ pub enum Fault {
     IngressCrash,
     /// The warehouse, or a stranger, tells of a shipment before its order is placed.
     ShipmentFirst,
+    /// A process ends as by `kill -9`, and its clock is set back before it starts again: it is right again, or behind.
+    ClockSetBack,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::RequestLost,
         Self::AnswerLost,
         Self::RequestHeld,
@@ -134,6 +136,7 @@ impl Fault {
         Self::SubmitConflict,
         Self::IngressCrash,
         Self::ShipmentFirst,
+        Self::ClockSetBack,
     ];
 
     /// Its name on the command line.
@@ -360,7 +363,7 @@ fn late_reads(seed: u64, apart: bool, partitions: i32, calm_at: Micros) -> Vec<L
 
 /// Drawn kind by kind, also of kinds that do not happen: leaving one out leaves the others as they are.
 fn misfortunes(options: Options, processes: usize, calm_at: Micros) -> Vec<Misfortune> {
-    const KINDS: [(Fault, usize); 10] = [
+    const KINDS: [(Fault, usize); 11] = [
         (Fault::BrokerCrash, 3),
         (Fault::ProcessCrash, 5),
         (Fault::DiskLost, 2),
@@ -371,6 +374,7 @@ fn misfortunes(options: Options, processes: usize, calm_at: Micros) -> Vec<Misfo
         (Fault::ProcessStopped, 4),
         (Fault::ClockJump, 3),
         (Fault::FetchHeld, 5),
+        (Fault::ClockSetBack, 1),
     ];
     let mut all = Vec::new();
     for (fault, most) in KINDS {
@@ -397,6 +401,16 @@ fn misfortunes(options: Options, processes: usize, calm_at: Micros) -> Vec<Misfo
         let process = (sleeper.process + rng.usize(1..processes)) % processes;
         if at < calm_at && rng.bool() {
             all.push(Misfortune { at, fault: Fault::ProcessStopped, process, lasts: rng.u64(SECOND..6 * SECOND) });
+        }
+    }
+    // A clock that has jumped is set right by somebody who starts the process again.
+    let mut rng = stream(options.seed, "clocks", 0);
+    let jumps: Vec<Misfortune> = all.iter().filter(|one| one.fault == Fault::ClockJump).copied().collect();
+    for jump in jumps {
+        let at = jump.at + rng.u64(SECOND..12 * SECOND);
+        let lasts = rng.u64(SECOND / 20..4 * SECOND);
+        if at < calm_at && rng.bool() {
+            all.push(Misfortune { at, fault: Fault::ClockSetBack, process: jump.process, lasts });
         }
     }
     all.retain(|misfortune| options.faults.has(misfortune.fault));

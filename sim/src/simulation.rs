@@ -410,7 +410,11 @@ impl Simulation {
             return;
         }
         let runs = world.slots.values().any(|slot| slot.process == process);
+        // Milliseconds behind the others, or right.
+        let set_back = fault == Fault::ClockSetBack;
+        let behind = if set_back && world.rng.bool() { world.rng.i64(1_000..20_000) } else { 0 };
         match fault {
+            Fault::ClockSetBack if world.processes[process].clock_ahead <= -behind => return,
             Fault::BrokerCrash => {
                 if world.core.is_none() {
                     return;
@@ -423,7 +427,7 @@ impl Simulation {
                     world.broker_ends();
                 }
             }
-            Fault::ProcessCrash | Fault::DiskLost | Fault::DiskStale | Fault::DiskCorrupt => {
+            Fault::ProcessCrash | Fault::DiskLost | Fault::DiskStale | Fault::DiskCorrupt | Fault::ClockSetBack => {
                 if !runs {
                     return;
                 }
@@ -435,6 +439,7 @@ impl Simulation {
                 let world = &mut *world;
                 world.coverage.fired(fault);
                 match fault {
+                    Fault::ClockSetBack => world.processes[process].clock_ahead = -behind,
                     Fault::DiskLost => world.processes[process].disk.wipe(),
                     Fault::DiskStale => {
                         if let Some(copy) = world.processes[process].snapshot.clone() {

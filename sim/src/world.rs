@@ -155,7 +155,7 @@ pub(crate) struct ProcessState {
     pub(crate) disk: StateDisk,
     pub(crate) snapshot: Option<Contents>,
     pub(crate) paused_until: Micros,
-    /// How far its clock is ahead, milliseconds.
+    /// How far its clock is ahead, milliseconds; behind where that is less than none.
     pub(crate) clock_ahead: i64,
     pub(crate) background_due: bool,
 }
