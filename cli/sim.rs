@@ -56,13 +56,8 @@ pub(crate) fn run_seeds(args: &Args) -> anyhow::Result<ExitCode> {
         for line in &outcome.trace {
             output::print(&format!("{line}\n"))?;
         }
-        let mut one =
-            Campaign { seeds: 1, steps: outcome.steps, simulated_ms: outcome.simulated_ms, ..Campaign::default() };
-        one.coverage.add(&outcome.coverage);
-        if !outcome.violations.is_empty() {
-            one.failed = 1;
-            one.failures.push(outcome);
-        }
+        let mut one = Campaign::default();
+        one.take(outcome);
         return tell(args, &one, faults);
     }
     let progress = ProgressBar::new(args.seeds);
@@ -102,7 +97,8 @@ fn replay(options: Options) -> String {
 }
 
 fn tell(args: &Args, campaign: &Campaign, faults: Faults) -> anyhow::Result<ExitCode> {
-    let gaps = if faults == Faults::all() { campaign.gaps() } else { Vec::new() };
+    let whole = faults == Faults::all() && args.orders.is_none();
+    let gaps = if whole { campaign.gaps() } else { Vec::new() };
     let replays: Vec<String> = campaign
         .failures
         .iter()
@@ -115,6 +111,7 @@ fn tell(args: &Args, campaign: &Campaign, faults: Faults) -> anyhow::Result<Exit
         Form::Json => output::print_json(&serde_json::json!({
             "seeds": campaign.seeds,
             "failed": campaign.failed,
+            "small": campaign.small,
             "steps": campaign.steps,
             "simulated_ms": campaign.simulated_ms,
             "faults": campaign.coverage.faults.iter().map(|(f, n)| (f.name(), n)).collect::<std::collections::BTreeMap<_, _>>(),
@@ -138,9 +135,10 @@ fn table(campaign: &Campaign, gaps: &[String], replays: &[String]) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "{} seeds, {} failed; {} steps, {} hours of simulated time",
+        "{} seeds, {} failed, {} small; {} steps, {} hours of simulated time",
         campaign.seeds,
         campaign.failed,
+        campaign.small,
         campaign.steps,
         campaign.simulated_ms / 3_600_000
     );

@@ -12,6 +12,14 @@ const FAILURES_MAX: usize = 5;
 pub const COVERED_FROM: u64 = 1_000;
 /// How often each fault must have struck by then.
 const STRIKES_MIN: u64 = 20;
+/// A seed of a useful size has at least so many faults that struck,
+const FAULTS_MIN: u64 = 10;
+/// so many orders,
+const ORDERS_MIN: usize = 50;
+/// and so many workers.
+const WORKERS_MIN: usize = 3;
+/// Of so many seeds one may be smaller.
+const SMALL_ONE_OF: u64 = 100;
 /// What else must have happened so often by then.
 const WANTED: &[&str] = &[
     "aborts",
@@ -45,6 +53,8 @@ pub struct Campaign {
     pub failures: Vec<Outcome>,
     /// How many failed.
     pub failed: u64,
+    /// Seeds that are too small to count for much: of fewer than ten faults, 50 orders or three workers.
+    pub small: u64,
     /// Events of all runs.
     pub steps: u64,
     /// Simulated time of all runs, milliseconds.
@@ -88,8 +98,12 @@ pub fn campaign(
 }
 
 impl Campaign {
-    fn take(&mut self, outcome: Outcome) {
+    /// Adds a run.
+    pub fn take(&mut self, outcome: Outcome) {
         self.seeds += 1;
+        let struck: u64 = outcome.coverage.faults.values().sum();
+        let useful = struck >= FAULTS_MIN && outcome.orders >= ORDERS_MIN && outcome.workers >= WORKERS_MIN;
+        self.small += u64::from(!useful);
         self.steps += outcome.steps;
         self.simulated_ms += outcome.simulated_ms;
         self.coverage.add(&outcome.coverage);
@@ -118,7 +132,14 @@ impl Campaign {
         let moves =
             crate::coverage::wanted_moves().into_iter().filter(|moved| !self.coverage.moves.contains_key(moved));
         let moves = moves.map(|(what, from, to)| format!("no {what} ever went from {from} to {to}"));
-        rare.chain(counts).chain(moves).collect()
+        let small = (self.small * SMALL_ONE_OF > self.seeds).then(|| {
+            format!(
+                "{} of {} seeds had fewer than {FAULTS_MIN} faults, {ORDERS_MIN} orders or {WORKERS_MIN} workers, \
+                 at most one of {SMALL_ONE_OF} may",
+                self.small, self.seeds
+            )
+        });
+        rare.chain(counts).chain(moves).chain(small).collect()
     }
 }
 
@@ -167,6 +188,39 @@ mod tests {
             (true, true, _) => vec![TWICE.into()],
             (true, false, _) => vec!["it does not drain: 1 of 50 orders have not ended".into()],
         }
+    }
+
+    /// A run of nothing but so many lost requests.
+    fn outcome(struck: u64, orders: usize, workers: usize) -> Outcome {
+        let mut coverage = Coverage::default();
+        coverage.faults.insert(Fault::RequestLost, struck);
+        Outcome {
+            seed: 1,
+            violations: Vec::new(),
+            trace: Vec::new(),
+            digest: 0,
+            orders,
+            workers,
+            steps: 1,
+            simulated_ms: 1,
+            coverage,
+        }
+    }
+
+    #[test]
+    fn seeds_of_no_useful_size_are_a_gap() {
+        let mut campaign = Campaign::default();
+        for small in [outcome(9, 50, 3), outcome(10, 49, 3), outcome(10, 50, 2)] {
+            campaign.take(small);
+        }
+        assert_eq!(campaign.small, 3);
+        let complains = |campaign: &Campaign| campaign.gaps().iter().any(|gap| gap.contains("of 1000 seeds had fewer"));
+        for _ in campaign.seeds..COVERED_FROM {
+            campaign.take(outcome(10, 50, 3));
+        }
+        assert_eq!((campaign.small, complains(&campaign)), (3, false));
+        campaign.small = COVERED_FROM / SMALL_ONE_OF + 1;
+        assert!(complains(&campaign), "{:?}", campaign.gaps());
     }
 
     #[test]

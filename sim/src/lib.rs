@@ -42,6 +42,10 @@ pub struct Outcome {
     pub trace: Vec<String>,
     /// The same for two runs exactly when they were the same.
     pub digest: u64,
+    /// How many orders were to be placed.
+    pub orders: usize,
+    /// How many workers there were.
+    pub workers: usize,
     /// How many events happened.
     pub steps: u64,
     /// How much time passed in it, milliseconds.

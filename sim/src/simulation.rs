@@ -152,6 +152,8 @@ impl Simulation {
             violations: std::mem::take(&mut world.violations),
             trace: world.trace.take().unwrap_or_default(),
             digest: world.digest,
+            orders: world.plan.orders,
+            workers: world.plan.processes,
             steps: world.steps,
             simulated_ms: world.now / MS,
             coverage: std::mem::take(&mut world.coverage),
