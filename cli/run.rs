@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -11,6 +12,8 @@ use millrace_ingress::{Drain, Settings};
 use millrace_psp::Provider;
 use millrace_runtime::{SubTopologyId, Topology};
 use millrace_worker::WhenStopped;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::connection::{Connection, TopologyFile};
 use crate::orders::{Owners, Tracked};
@@ -66,6 +69,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         crate::apply::check(&args.connection, &topology).await?;
         let sub_topologies = chosen(&topology, &args.names, args.all)?;
         let (provider, ledger) = provider(&args)?;
+        let told_to_end = interrupted();
         pipeline::fetch_schemas(codec.clone(), args.connection.registry.clone());
         let started = Pipeline::start(PipelineConfig {
             connection: args.connection.clone(),
@@ -97,7 +101,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let why = ended.clone();
         let until = async move {
             tokio::select! {
-                () = interrupted() => {}
+                () = told_to_end => {}
                 error = failure => *why.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error),
             }
         };
@@ -167,13 +171,49 @@ fn chosen(topology: &Topology, names: &[String], all: bool) -> anyhow::Result<Ve
     Ok(ids)
 }
 
-/// Runs a command to its end. Work that still blocks then (a read that waits for the broker) is left behind: the
-/// process ends.
+/// Whether this process was told to end, by Ctrl-C or SIGTERM.
+static TOLD: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
+/// Whether the command itself looks for that by now, and ends in good order.
+static LOOKS: AtomicBool = AtomicBool::new(false);
+
+/// Runs a command to its end; one that is told to end before it looks for that has done nothing yet and ends at once.
+/// Work that still blocks then (a read that waits for the broker) is left behind: the process ends.
 pub(crate) fn to_its_end(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
-    let ended = runtime.block_on(command);
+    let ended = runtime.block_on(async {
+        // First of all: a signal nobody listens for ends a process as a failure.
+        let mut signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal).into_iter();
+        if let (Some(Ok(mut terminate)), Some(Ok(mut interrupt))) = (signals.next(), signals.next()) {
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                TOLD.send_replace(true);
+            });
+        }
+        tokio::select! {
+            ended = command => ended,
+            () = told_too_early() => {
+                tracing::info!("told to end while it was starting");
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    });
     runtime.shutdown_background();
     ended
+}
+
+async fn told_too_early() {
+    told().await;
+    if LOOKS.load(Ordering::SeqCst) {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn told() {
+    // Its sender is never dropped.
+    let _ = TOLD.subscribe().wait_for(|told| *told).await;
 }
 
 /// The asynchronous side of the process: HTTP, registry, signals. The data path has threads of its own.
@@ -181,15 +221,8 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
-/// Ready at Ctrl-C or SIGTERM.
-pub(crate) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        let _ = tokio::signal::ctrl_c().await;
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
+/// Ready at Ctrl-C or SIGTERM. Who calls this ends in good order by itself from then on.
+pub(crate) fn interrupted() -> impl Future<Output = ()> {
+    LOOKS.store(true, Ordering::SeqCst);
+    told()
 }

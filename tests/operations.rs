@@ -13,7 +13,7 @@ use millrace_runtime::{DeadLetters, Fate};
 use millrace_schemas::{OrderStatus, ShipmentUpdate, ShipmentUpdateKind, StockLine, topics};
 use millrace_worker::{Transaction, TransactionError};
 use serde_json::Value;
-use support::processes::{Ground, ProcessShop};
+use support::processes::{Ground, Process, ProcessShop, free_port};
 use support::{Shop, audit, order, place, produce, stock, until_status};
 
 const LETTERS: &str = "dead-letters.intake";
@@ -52,6 +52,18 @@ fn shipped(shop: &mut ProcessShop, id: &str, shipment: &str, lines: &[(&str, i32
 
 fn until_letters(shop: &mut ProcessShop, topic: &str, count: usize) {
     shop.until("the records are dead letters", &mut |shop| shop.records(&[topic]).len() == count);
+}
+
+/// Also one that has nothing to end yet: an orchestrator takes any other end for a failure.
+#[test]
+fn who_is_told_to_end_while_it_starts_ends_in_good_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    for command in [&["run", "--all"][..], &["ingress"], &["warehouse"]] {
+        let mut starting = Process::start(dir.path(), command[0], &[command, &["--registry", &nobody]].concat());
+        starting.until_it_says("waiting for the registry");
+        assert_eq!(starting.stop(), Some(0), "{command:?}");
+    }
 }
 
 /// Records that came too early fail, are put back once their time has come, and take effect in their order.
