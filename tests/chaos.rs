@@ -31,7 +31,8 @@ const IN_TESTS: Settings = Settings {
     hand_over: true,
     kinds: Vec::new(),
     length: Length::Rounds(2),
-    orders: 60_000,
+    // More than it comes to: without load a fault meets nothing.
+    orders: 100_000,
     at_least: 50_000,
     rate: 125.0,
     hurry: 60,
