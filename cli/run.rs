@@ -182,8 +182,9 @@ pub(crate) fn to_its_end(command: impl Future<Output = anyhow::Result<ExitCode>>
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         // First of all: a signal nobody listens for ends a process as a failure.
-        let mut signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal).into_iter();
-        if let (Some(Ok(mut terminate)), Some(Ok(mut interrupt))) = (signals.next(), signals.next()) {
+        if let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        {
             tokio::spawn(async move {
                 tokio::select! {
                     _ = terminate.recv() => {}

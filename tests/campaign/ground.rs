@@ -13,12 +13,15 @@ use super::fleet::{PLENTY, SCARCE};
 use super::provider_door::ProviderDoor;
 use super::say;
 use crate::support::node::{ApacheKafka, Skipped};
-use crate::support::processes::{Process, free_port};
+use crate::support::processes::{Process, free_port, write_topology};
 
 /// How long anything may take to start.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The session time-out of workers in campaigns.
 pub const SESSION: Duration = Duration::from_secs(6);
+
+/// What the workers run on, in the folder of a campaign.
+const TOPOLOGY: &str = "topology.toml";
 
 /// How workers are members of their groups.
 #[derive(Clone, Copy, Debug)]
@@ -63,10 +66,7 @@ impl Ground {
         let proxies = kafka.iter().map(|kafka| Proxy::start(port(kafka), &routes).unwrap()).collect();
         let ports = [free_port(), free_port(), free_port(), free_port()];
         let door = ProviderDoor::start(format!("http://127.0.0.1:{}/psp", ports[2]));
-        let shipped = include_str!("../../topology.toml");
-        let topology = shipped.replace("hand_over = true", &format!("hand_over = {}", members.hand_over));
-        assert_eq!(topology == shipped, members.hand_over, "the shipped topology hands over");
-        std::fs::write(dir.join("topology.toml"), topology).unwrap();
+        write_topology(&dir.join(TOPOLOGY), members.hand_over);
         let mut ground = Self {
             kafka,
             proxies,
@@ -191,7 +191,7 @@ impl Ground {
                 }
                 (name, args)
             }
-            Role::Worker(name) => (name, self.worker_args(name, "topology.toml")),
+            Role::Worker(name) => (name, self.worker_args(name, TOPOLOGY)),
         };
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let started = match role {

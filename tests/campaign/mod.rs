@@ -139,9 +139,8 @@ impl Campaign {
             let over = match settings.length {
                 Length::For(length) => self.began.elapsed() >= length,
                 Length::Rounds(rounds) => {
-                    let enough = self.fleet.log.count(Answer::Acknowledged) >= settings.at_least
-                        && settings.kinds.iter().all(|kind| in_effect(&struck, *kind) >= rounds);
-                    enough || self.fleet.has_finished()
+                    let enough = self.fleet.log.count(Answer::Acknowledged) >= settings.at_least;
+                    self.fleet.has_finished() || (enough && rare(&settings.kinds, &struck, rounds).next().is_none())
                 }
             };
             if over {
@@ -162,7 +161,7 @@ impl Campaign {
         }
         self.rest(AFTERMATH);
         if let Length::Rounds(rounds) = settings.length {
-            let rare = settings.kinds.iter().filter(|kind| in_effect(&struck, **kind) < rounds);
+            let rare = rare(&settings.kinds, &struck, rounds);
             wrongs.extend(rare.map(|kind| format!("{kind} met something less than {rounds} times")));
         }
         let of = |(kind, took_effect, from, to): Blow| Struck {
@@ -215,9 +214,10 @@ impl Campaign {
 /// A fault, whether it met what it was about, and from when to when.
 type Blow = (Kind, bool, Instant, Instant);
 
-/// How often a fault of this kind met what it was about.
-fn in_effect(struck: &[Blow], kind: Kind) -> usize {
-    struck.iter().filter(|(of, took_effect, ..)| *of == kind && *took_effect).count()
+/// Kinds that met what they are about less often than this.
+fn rare<'a>(kinds: &'a [Kind], struck: &'a [Blow], times: usize) -> impl Iterator<Item = &'a Kind> {
+    let met = |kind: &Kind| struck.iter().filter(|(of, took_effect, ..)| of == kind && *took_effect).count();
+    kinds.iter().filter(move |kind| met(kind) < times)
 }
 
 /// Milliseconds of a duration.

@@ -212,6 +212,14 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// Writes the shipped topology, with its hand-over or without.
+pub fn write_topology(file: &Path, hand_over: bool) {
+    let shipped = include_str!("../../topology.toml");
+    let text = shipped.replace("hand_over = true", &format!("hand_over = {hand_over}"));
+    assert_eq!(text == shipped, hand_over, "the shipped topology hands over");
+    std::fs::write(file, text).unwrap();
+}
+
 impl ProcessShop {
     /// Broker, registry, topics, provider, and one worker `one` with everything. `None` when there is no Apache Kafka on
     /// this machine; the reason has then been printed.
@@ -226,11 +234,8 @@ impl ProcessShop {
     #[must_use]
     pub fn start_without_hand_over(ground: Ground) -> Option<Self> {
         let mut shop = Self::start_without_workers(ground, false)?;
-        let shipped = include_str!("../../topology.toml");
-        let text = shipped.replace("hand_over = true", "hand_over = false");
-        assert_ne!(text, shipped, "the shipped topology hands over");
         let file = shop.dir.path().join("topology.toml");
-        std::fs::write(&file, text).unwrap();
+        write_topology(&file, false);
         shop.worker_args = vec!["--topology".into(), file.to_str().unwrap().into()];
         shop.start_worker("one", &[]);
         Some(shop)

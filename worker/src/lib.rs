@@ -2,8 +2,8 @@
 //! outside; never decides what a record means or when a transaction is worth committing.
 //!
 //! Reading order: [`kafka_broker`] (the door the engine uses most), [`state_directory`], [`calls`], [`clock`]; then
-//! [`stream_threads`], which drives the engine, [`waker`], which ends its waits, and what people and orchestrators look
-//! at: [`metrics`], [`http`].
+//! [`stream_threads`], which drives the engine, [`waker`], which ends its waits, `watchdog`, which notices when it hangs, and
+//! what people and orchestrators look at: [`metrics`], [`http`].
 
 pub mod calls;
 pub mod clock;
