@@ -338,7 +338,8 @@ pub struct Answer {
     pub response: Vec<u8>,
 }
 
-/// Makes calls, many in flight, and gives their answers back later.
+/// Makes calls, many in flight, and gives their answers back later. An answer that comes while the thread waits in
+/// [`Broker::poll`] ends the wait: the thread does not look by itself.
 pub trait Caller {
     /// Takes the call up; its answer comes through [`Caller::answers`].
     fn start(&mut self, call: Call);

@@ -4,9 +4,10 @@ mod counting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use counting::{counts, driver};
-use millrace_runtime::testing::{Before, Driver, Fault};
+use millrace_runtime::testing::{Before, Driver, Fault, IDLE};
 use millrace_runtime::{Query, SubTopologyId, TaskState};
 
 const SUB: SubTopologyId = SubTopologyId(0);
@@ -305,6 +306,45 @@ fn deadlines_and_calls_survive_a_crash_and_happen_once() {
         Some(&b"2 0 answered again how much"[..]),
         "after the crash it was asked as repeated"
     );
+}
+
+/// How long the thread would have waited for news of the broker in its last turn.
+fn waits(driver: &mut Driver) -> Duration {
+    driver.turn(1).expect("it goes on");
+    driver.thread(1).broker_mut().may_wait()
+}
+
+#[test]
+fn only_a_deadline_that_can_fire_hurries_a_thread() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    driver.produce("words", b"timer", b"wait: a while");
+    driver.settle().unwrap();
+    assert_eq!(waits(&mut driver), IDLE);
+    driver.clock.advance(400);
+    assert_eq!(waits(&mut driver), Duration::from_millis(600));
+    driver.stop(1).unwrap();
+    // Overdue, and nobody can say yet what the store lacks.
+    driver.clock.advance(100_000);
+    driver.cluster.lead(false);
+    driver.start_with_all(1);
+    driver.turn(1).unwrap();
+    assert_eq!(waits(&mut driver), Duration::from_millis(50), "until it asks again");
+    driver.cluster.lead(true);
+    driver.clock.advance(50);
+    driver.settle().unwrap();
+    assert_eq!(counts(&driver)[&b"timer".to_vec()], 2);
+}
+
+/// Its answer ends the wait: nobody needs to look for it.
+#[test]
+fn an_open_call_hurries_nobody() {
+    let (mut driver, _) = counting::driver_that_answers(str::to_owned, Box::new(|_| None));
+    driver.start_with_all(1);
+    driver.produce("words", b"caller", b"ask:how much");
+    driver.settle().unwrap();
+    assert_eq!(driver.thread(1).take_report().calls_in_flight, 1);
+    assert_eq!(waits(&mut driver), IDLE);
 }
 
 #[test]

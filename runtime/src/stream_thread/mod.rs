@@ -269,7 +269,8 @@ impl<B: Broker> StreamThread<B> {
         }
     }
 
-    /// How long the broker may keep us waiting: not at all while a transaction is open or work is ready.
+    /// How long the broker may keep us waiting: not at all while a transaction is open or work is ready. An answer to a
+    /// call ends the wait by itself ([`Caller`]).
     fn patience(&self, wait: Duration) -> Duration {
         let now = self.clock.now();
         if self.transaction.is_some() || !self.hand_over.is_idle() {
@@ -278,13 +279,14 @@ impl<B: Broker> StreamThread<B> {
         let unlocated = self.assigned.values().any(|a| a.state() == TaskState::Created);
         let ask = u64::try_from(self.ask_again_at - now).unwrap_or(0);
         let ask = if unlocated { Duration::from_millis(ask) } else { wait };
-        let deadlines = self.assigned.values().flat_map(|a| &a.tasks).flat_map(|t| &t.stores);
-        let next = deadlines.filter_map(|store| store.next_deadline().map(|(at, _)| at)).min();
+        // A deadline that cannot fire yet, overdue as it may be, is nothing to hurry for.
+        let fires = |a: &&AssignedPartition| a.state() == TaskState::Running && !self.hand_over.is_catching_up();
+        let stores = self.assigned.values().filter(fires).flat_map(|a| &a.tasks).flat_map(|t| &t.stores);
+        let next = stores.filter_map(|store| store.next_deadline().map(|(at, _)| at)).min();
         let next = next.map_or(wait, |at| Duration::from_millis(u64::try_from(at - now).unwrap_or(0)));
-        let calls = if self.in_flight.is_empty() { wait } else { Duration::from_millis(2) };
         let backlog = self.assigned.values().any(|a| !a.backlog.is_empty()) || !self.held.is_empty();
         let backlog = if backlog { Duration::from_millis(NOT_YET_PAUSE_MS.unsigned_abs()) } else { wait };
-        wait.min(next).min(calls).min(backlog).min(ask)
+        wait.min(next).min(backlog).min(ask)
     }
 
     /// Finishes and leaves: commits, writes every store out, gives every partition up.

@@ -226,6 +226,7 @@ pub struct MemoryBroker {
     /// What the open transaction holds and has not flushed.
     open: Option<Vec<(TopicPartition, Stored)>>,
     landed: BTreeMap<TopicPartition, Range<Offset>>,
+    may_wait: Duration,
     fault: Option<Fault>,
     crashed: bool,
     inputs: BTreeMap<SubTopologyId, Vec<crate::record::TopicId>>,
@@ -243,6 +244,7 @@ impl MemoryBroker {
             followed: BTreeMap::new(),
             open: None,
             landed: BTreeMap::new(),
+            may_wait: Duration::ZERO,
             fault: None,
             crashed: false,
             inputs,
@@ -252,6 +254,12 @@ impl MemoryBroker {
     /// Lets this go wrong the next time it can.
     pub fn inject(&mut self, fault: Fault) {
         self.fault = Some(fault);
+    }
+
+    /// How long the last poll was allowed to wait. It never waits.
+    #[must_use]
+    pub fn may_wait(&self) -> Duration {
+        self.may_wait
     }
 
     /// Whether an injected crash has happened.
@@ -266,7 +274,8 @@ impl MemoryBroker {
 }
 
 impl Broker for MemoryBroker {
-    fn poll(&mut self, _wait: Duration, max_records: usize, events: &mut Vec<Event>) -> Result<(), BrokerError> {
+    fn poll(&mut self, wait: Duration, max_records: usize, events: &mut Vec<Event>) -> Result<(), BrokerError> {
+        self.may_wait = wait;
         let mut state = self.cluster.state();
         if let Some(queue) = state.queues.get_mut(&self.member) {
             events.extend(queue.drain(..));

@@ -15,6 +15,9 @@ use crate::standby::{StandbyParts, StandbyReport, StandbyThread};
 use crate::stream_thread::{Parts, StreamThread, ThreadError};
 use crate::topology::Topology;
 
+/// How long a member with nothing to do may wait at the broker, which never waits in memory.
+pub const IDLE: Duration = Duration::from_secs(1);
+
 /// Answers calls, so that a test need not.
 pub type Handler = Box<dyn FnMut(&Call) -> Option<Vec<u8>>>;
 
@@ -172,7 +175,7 @@ impl Driver {
         let Some(here) = self.members.get_mut(&member) else {
             return Ok(0);
         };
-        let turn = here.thread.turn(Duration::ZERO)?;
+        let turn = here.thread.turn(IDLE)?;
         here.storage.run_background();
         let mut handled = turn.handled + usize::from(turn.committed);
         for call in here.caller.take() {

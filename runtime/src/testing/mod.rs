@@ -9,5 +9,5 @@ mod solo;
 
 pub use cluster::{Before, Cluster, Fault, MemoryBroker, Stored};
 pub use doors::{ManualClock, MemoryDisk, MemoryStorage, QueuedCaller};
-pub use driver::{Driver, Handler};
+pub use driver::{Driver, Handler, IDLE};
 pub use solo::{Emitted, Solo};

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use millrace_runtime::testing::Driver;
+use millrace_runtime::testing::{Driver, Handler};
 use millrace_runtime::*;
 
 /// Wiring of the counting topology.
@@ -124,12 +124,21 @@ pub fn definition() -> (ProcessorDefinition, Arc<std::sync::atomic::AtomicBool>)
 /// A driver over the counting topology, with changes to its text.
 #[must_use]
 pub fn driver(change: impl FnOnce(&str) -> String) -> (Driver, Arc<std::sync::atomic::AtomicBool>) {
+    let echo = |call: &Call| Some([if call.repeated { &b"again "[..] } else { b"" }, &call.request].concat());
+    driver_that_answers(change, Box::new(echo))
+}
+
+/// The same, whose calls are answered so.
+#[must_use]
+pub fn driver_that_answers(
+    change: impl FnOnce(&str) -> String,
+    handler: Handler,
+) -> (Driver, Arc<std::sync::atomic::AtomicBool>) {
     let (definition, switch) = definition();
     let mut topology = parse(&change(TOPOLOGY)).expect("the topology is right");
     let definitions = vec![definition];
     check_definitions(&mut topology, &definitions).expect("code and file agree");
-    let echo = |call: &Call| Some([if call.repeated { &b"again "[..] } else { b"" }, &call.request].concat());
-    (Driver::new(topology, definitions, Box::new(echo)), switch)
+    (Driver::new(topology, definitions, handler), switch)
 }
 
 /// The final count of each key, from the topic alone; panics on a gap or a repeat.
