@@ -139,7 +139,10 @@ fn live(make: Make, yielder: &Yielder<(), ()>) -> Result<(), ThreadError> {
     });
     loop {
         let turn = thread.turn(IDLE);
-        note(&make, &thread.take_report());
+        // As the worker does: a turn without work says nothing.
+        if turn.as_ref().map_or(true, |turn| turn.handled > 0 || turn.committed) || thread.has_notes() {
+            note(&make, &thread.take_report());
+        }
         turn?;
         let (stop, inspect) = {
             let mut world = make.world.borrow_mut();

@@ -28,6 +28,8 @@ const LOOK_EVERY: Micros = 2 * SECOND;
 const AWAKE: Micros = 9 * SECOND;
 /// Longer than any command is repeated.
 const FENCE_MS: i64 = 400_000;
+/// The processes start again at some time so long before the last of them run out.
+const FENCES_LEFT: Micros = 60 * SECOND;
 /// Fifty times what a run takes on the average; with a defect that lets it go on for ever it grows slower with each step.
 const STEPS_MAX: u64 = 4_000_000;
 
@@ -48,7 +50,8 @@ pub(crate) struct Simulation {
 enum Stage {
     /// Until all has drained.
     Shop,
-    /// Everything was judged; fences run out, then every process starts again and must hold the same.
+    /// Everything was judged. Every process ends, and starts when some fences are overdue and others about to run out; then
+    /// every process starts again and must hold the same.
     Epilogue,
 }
 
@@ -297,6 +300,10 @@ impl Simulation {
                 self.look();
             }
             Event::RepeatCommand => world.repeat_command(),
+            Event::EndAll => {
+                drop(world);
+                self.end_all();
+            }
             Event::StartAllAgain => {
                 drop(world);
                 self.start_all_again();
@@ -475,15 +482,7 @@ impl Simulation {
                 if !runs {
                     return;
                 }
-                trace!(world, "w{process}    is asked to stop");
-                let threads: Vec<_> =
-                    world.slots.iter().filter(|(_, slot)| slot.process == process).map(|(id, _)| *id).collect();
-                for thread in threads {
-                    if let Some(slot) = world.slots.get_mut(&thread) {
-                        slot.must_stop = true;
-                    }
-                    world.wake_poll(thread);
-                }
+                world.ask_to_stop(process);
                 world.after(lasts, Event::Start(process));
             }
             Fault::FetchHeld => {
@@ -555,12 +554,29 @@ impl Simulation {
             self.reading.judge(&mut world);
             self.stage = Stage::Epilogue;
             let pause = u64::try_from(FENCE_MS).unwrap_or(0) * MS + 5 * SECOND;
+            world.after(0, Event::EndAll);
             world.after(pause, Event::StartAllAgain);
         }
         world.coverage.add(&self.reading.take_moves());
         checks::stores_equal_their_topics(&mut world, &self.definitions);
         world.held.clear();
         judged
+    }
+
+    /// Every process ends, one way or the other, and starts some time before the last fences run out.
+    fn end_all(&mut self) {
+        let processes = self.world.borrow().plan.processes;
+        for process in 0..processes {
+            let stops = self.world.borrow_mut().rng.bool();
+            if stops {
+                self.world.borrow_mut().ask_to_stop(process);
+            } else {
+                self.kill(process);
+            }
+            let mut world = self.world.borrow_mut();
+            let pause = u64::try_from(FENCE_MS).unwrap_or(0) * MS - world.rng.u64(0..FENCES_LEFT);
+            world.after(pause, Event::Start(process));
+        }
     }
 
     /// Every process ends and starts again, some on an empty disk.
@@ -594,6 +610,19 @@ impl World {
         self.fetches_held.insert(place(topics::ORDERS_ACCEPTED), until);
         self.fetches_halting.insert(place(topics::PAYMENTS_EVENTS), until);
         self.coverage.fired(Fault::FetchHeld);
+    }
+
+    /// Tells a process to end in good order.
+    fn ask_to_stop(&mut self, process: usize) {
+        trace!(self, "w{process}    is asked to stop");
+        let threads: Vec<_> =
+            self.slots.iter().filter(|(_, slot)| slot.process == process).map(|(id, _)| *id).collect();
+        for thread in threads {
+            if let Some(slot) = self.slots.get_mut(&thread) {
+                slot.must_stop = true;
+            }
+            self.wake_poll(thread);
+        }
     }
 
     /// Runs what waits in the background, if something does.

@@ -88,6 +88,7 @@ pub(crate) enum Event {
     Warehouse,
     SchemasLearned,
     Look,
+    EndAll,
     StartAllAgain,
     RepeatCommand,
 }
@@ -104,10 +105,11 @@ pub(crate) enum Return {
     ComesWithOpposite,
 }
 
+/// In a box: the queue moves these about, and events are large.
 struct Scheduled {
     at: Micros,
     number: u64,
-    event: Event,
+    event: Box<Event>,
 }
 
 impl PartialEq for Scheduled {
@@ -276,7 +278,7 @@ impl World {
     pub(crate) fn at(&mut self, at: Micros, event: Event) {
         self.scheduled += 1;
         let number = self.scheduled;
-        self.queue.push(Reverse(Scheduled { at: at.max(self.now), number, event }));
+        self.queue.push(Reverse(Scheduled { at: at.max(self.now), number, event: Box::new(event) }));
     }
 
     pub(crate) fn after(&mut self, pause: Micros, event: Event) {
@@ -287,14 +289,14 @@ impl World {
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         let Reverse(next) = self.queue.pop()?;
         self.now = next.at;
-        let kind = match &next.event {
+        let kind = match &*next.event {
             Event::Resume(thread, ticket) => (u64::from(thread.0) << 32) ^ ticket,
             Event::Arrive(asker, ..) => (1 << 60) | asker.number(),
             Event::Answer(asker, _) => (2 << 60) | asker.number(),
             _ => (3 << 60) | next.number,
         };
         self.note_step(kind);
-        Some(next.event)
+        Some(*next.event)
     }
 
     pub(crate) fn chance(&mut self, of_a_million: u32) -> bool {
