@@ -6,6 +6,7 @@
 # MILLRACE_REQUIRE_KAFKA=1     fail when the Apache Kafka tests cannot run (implied by CI=true)
 # MILLRACE_REQUIRE_PYTHON=1    fail when the tests of Python clients cannot run (implied by CI=true)
 # MILLRACE_TEST_SECONDS=3300   under CI, the most the tests may take before they are ended
+# RUST_TEST_THREADS=4          tests that run at a time; twice as many as there are cores unless it is set
 #
 # Exit codes: 0 all passed; 1 a test failed, the build failed, or a required lane did not run.
 set -uo pipefail
@@ -42,6 +43,9 @@ profile=()
 if [ -n "${PROFILE:-}" ]; then
     profile=(--profile "$PROFILE")
 fi
+
+# Tests on brokers wait most of the time, for sessions and deadlines to pass: twice as many as there are cores at a time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 
 mkdir -p target
 log=target/test.log

@@ -140,7 +140,12 @@ impl Campaign {
                 Length::For(length) => self.began.elapsed() >= length,
                 Length::Rounds(rounds) => {
                     let enough = self.fleet.log.count(Answer::Acknowledged) >= settings.at_least;
-                    self.fleet.has_finished() || (enough && rare(&settings.kinds, &struck, rounds).next().is_none())
+                    let missing: Vec<&Kind> = rare(&settings.kinds, &struck, rounds).collect();
+                    if !missing.is_empty() && !missing.contains(&&next.kind) {
+                        // It has done its part: the campaign goes on for those that met too little.
+                        continue;
+                    }
+                    self.fleet.has_finished() || (enough && missing.is_empty())
                 }
             };
             if over {
