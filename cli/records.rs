@@ -118,7 +118,7 @@ impl Decoder {
         let record = &placed.record;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let headers: serde_json::Map<String, Value> =
-            record.headers.iter().map(|(name, value)| (name.clone(), Value::String(text(value)))).collect();
+            record.headers.iter().map(|(name, value)| (name.to_string(), Value::String(text(value)))).collect();
         let mut json = json!({
             "topic": &*placed.topic,
             "partition": placed.partition,

@@ -1,6 +1,7 @@
 //! Dead letters and unreadable records (P9): every dead letter names a record that exists, once; every record that
 //! cannot be read is a dead letter; a letter that was put back is back, once, as it was, and marked so.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::finding::{Findings, Place, Promise};
@@ -9,7 +10,7 @@ use crate::identity::hash_of;
 pub(crate) const TOPIC_PREFIX: &str = "dead-letters.";
 
 /// A record's headers, as they stand.
-pub(crate) type Headers<'h> = &'h [(String, Vec<u8>)];
+pub(crate) type Headers<'h> = &'h [(Cow<'static, str>, Vec<u8>)];
 
 /// Where a letter stands: dead-letter topic, partition, offset.
 type LetterId = (String, i32, i64);

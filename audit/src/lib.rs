@@ -22,6 +22,7 @@ mod moves;
 mod order;
 pub mod report;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use millrace_schemas::{
@@ -84,7 +85,7 @@ pub struct Record<'a> {
     /// Its value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
     /// Its headers, name and bytes, in order.
-    pub headers: &'a [(String, Vec<u8>)],
+    pub headers: &'a [(Cow<'static, str>, Vec<u8>)],
 }
 
 enum Slot {

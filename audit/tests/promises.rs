@@ -249,7 +249,7 @@ fn an_order_under_a_wrong_key_is_excused_by_its_dead_letter() {
     let mut value = Vec::new();
     codec.encode(topics::ORDERS_PLACED, &placed("misfiled", &[("a1", 1)]), &mut value);
     let headers = [("millrace.topic", "orders.placed"), ("millrace.partition", "0"), ("millrace.offset", "3")]
-        .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+        .map(|(name, value)| (name.into(), value.as_bytes().to_vec()));
     for letter_first in [false, true] {
         let mut audit = Audit::new(codec.clone());
         for letter in [letter_first, !letter_first] {

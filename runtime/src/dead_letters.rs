@@ -110,7 +110,7 @@ impl Fate {
 /// The headers of the letter of a record.
 pub(crate) fn headers_of(letter: &Parked, processor: &str) -> Headers {
     let mut headers = letter.record.headers.clone();
-    let mut add = |name: &str, value: String| headers.push((name.to_owned(), value.into_bytes()));
+    let mut add = |name: &'static str, value: String| headers.push((name.into(), value.into_bytes()));
     add(TOPIC, letter.topic.clone());
     add(PARTITION, letter.partition.to_string());
     add(OFFSET, letter.record.offset.to_string());
@@ -160,8 +160,8 @@ impl DeadLetter {
     #[must_use]
     pub fn replay_headers(&self) -> Headers {
         let mut headers = self.record.headers.clone();
-        headers.push((REPLAYED.to_owned(), self.id.to_string().into_bytes()));
-        headers.push((FIRST_OFFSET.to_owned(), self.first_offset.to_string().into_bytes()));
+        headers.push((REPLAYED.into(), self.id.to_string().into_bytes()));
+        headers.push((FIRST_OFFSET.into(), self.first_offset.to_string().into_bytes()));
         headers
     }
 
@@ -169,10 +169,7 @@ impl DeadLetter {
     /// letter's partition.
     #[must_use]
     pub fn mark_headers(&self, fate: Fate) -> Headers {
-        vec![
-            (MARK.to_owned(), fate.as_str().as_bytes().to_vec()),
-            (LETTER.to_owned(), self.id.offset.to_string().into_bytes()),
-        ]
+        vec![(MARK.into(), fate.as_str().as_bytes().to_vec()), (LETTER.into(), self.id.offset.to_string().into_bytes())]
     }
 }
 
@@ -244,11 +241,12 @@ pub fn in_order(mut letters: Vec<&DeadLetter>) -> Vec<&DeadLetter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::header_name;
 
     const LETTERS: &str = "dead-letters.p";
 
     fn text(headers: &[(&str, &str)]) -> Headers {
-        headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
+        headers.iter().map(|(name, value)| (header_name(name), value.as_bytes().to_vec())).collect()
     }
 
     fn poison(offset: Offset, headers: Headers) -> Parked {

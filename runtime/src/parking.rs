@@ -5,7 +5,7 @@
 //! and the next one is tried.
 
 use crate::processor::{Open, StoreDefinition};
-use crate::record::{Headers, InputRecord, Record, Timestamp};
+use crate::record::{Headers, InputRecord, Record, Timestamp, header_name};
 
 /// Name of the store that keeps the queues.
 pub(crate) const STORE: &str = "parked";
@@ -137,7 +137,7 @@ impl Queue {
             let value = get(input)?;
             let mut headers = Headers::new();
             for _ in 0..u32::from_be_bytes(take(input)?) {
-                headers.push((String::from_utf8(get(input)??).ok()?, get(input)??));
+                headers.push((header_name(std::str::from_utf8(&get(input)??).ok()?), get(input)??));
             }
             let record = InputRecord { offset, timestamp, key, value, headers };
             queue.records.push(Parked { topic, partition, reason, record });

@@ -1,13 +1,27 @@
 //! What travels: records, where they stand, and what a task is called. Never what they mean.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Milliseconds since 1970 UTC.
 pub type Timestamp = i64;
 /// A position in a partition of a topic.
 pub type Offset = i64;
+/// Name of a header: see [`header_name`].
+pub type HeaderName = Cow<'static, str>;
 /// Name and bytes of each header, in order.
-pub type Headers = Vec<(String, Vec<u8>)>;
+pub type Headers = Vec<(HeaderName, Vec<u8>)>;
+
+/// The names of headers that the pipeline writes itself: CloudEvents attributes, the request and its trace.
+const USUAL_HEADERS: [&str; 8] =
+    ["ce_specversion", "ce_id", "ce_source", "ce_type", "content-type", "x-request-id", "traceparent", "tracestate"];
+
+/// The name of a header that was read. Usual ones are not copied: a record has five or more of them.
+#[must_use]
+pub fn header_name(name: &str) -> HeaderName {
+    let usual = USUAL_HEADERS.iter().find(|usual| **usual == name);
+    usual.map_or_else(|| Cow::Owned(name.to_owned()), |usual| Cow::Borrowed(*usual))
+}
 
 /// A topic of the topology, by its place in [`crate::Topology::topics`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,7 +90,7 @@ pub struct Record<'a> {
     /// Its value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
     /// Its headers.
-    pub headers: &'a [(String, Vec<u8>)],
+    pub headers: &'a [(HeaderName, Vec<u8>)],
 }
 
 impl<'a> Record<'a> {
@@ -107,5 +121,5 @@ pub struct OutgoingRecord<'a> {
     /// Its time.
     pub timestamp: Timestamp,
     /// Its headers.
-    pub headers: &'a [(String, Vec<u8>)],
+    pub headers: &'a [(HeaderName, Vec<u8>)],
 }

@@ -2,7 +2,7 @@
 
 use millrace_broker::core::batch::{BatchHeader, HEADER_BYTES, assemble};
 use millrace_broker::core::log::Fetched;
-use millrace_runtime::{Headers, InputRecord, Offset};
+use millrace_runtime::{Headers, InputRecord, Offset, header_name};
 
 use crate::defects::{ClientDefect, is_planted};
 
@@ -124,23 +124,27 @@ fn take_record(bytes: &mut &[u8], header: &BatchHeader) -> Option<InputRecord> {
     let key = take_bytes(&mut body)?;
     let value = take_bytes(&mut body)?;
     let count = take(&mut body)?;
-    let mut headers = Headers::new();
+    let mut headers = Headers::with_capacity(usize::try_from(count).ok()?.min(body.len()));
     for _ in 0..count {
-        let name = String::from_utf8(take_bytes(&mut body)??).ok()?;
+        let name = header_name(std::str::from_utf8(take_part(&mut body)??).ok()?);
         headers.push((name, take_bytes(&mut body)?.unwrap_or_default()));
     }
     Some(InputRecord { offset, timestamp, key, value, headers })
 }
 
 /// Nothing where nothing can be read; a null is something.
-fn take_bytes(body: &mut &[u8]) -> Option<Option<Vec<u8>>> {
+fn take_part<'b>(body: &mut &'b [u8]) -> Option<Option<&'b [u8]>> {
     let length = take(body)?;
     if length < 0 {
         return Some(None);
     }
     let (bytes, rest) = body.split_at_checked(usize::try_from(length).ok()?)?;
     *body = rest;
-    Some(Some(bytes.to_vec()))
+    Some(Some(bytes))
+}
+
+fn take_bytes(body: &mut &[u8]) -> Option<Option<Vec<u8>>> {
+    Some(take_part(body)?.map(<[u8]>::to_vec))
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {

@@ -180,6 +180,9 @@ pub(crate) struct World {
     compacted: Option<(Place, Result<Compacted, StorageError>)>,
     next_request: u64,
     keys: BTreeMap<PartitionKey, TopicPartition>,
+    /// Up to where each partition of each topic is decided: nothing committed is beyond. Whoever looks for records looks
+    /// here first, and mostly in vain.
+    stable: Vec<Vec<Offset>>,
     /// Partitions of which there may be something new to read for whoever judges the run.
     pub(crate) advanced: BTreeSet<TopicPartition>,
     pub(crate) slots: BTreeMap<ThreadId, Slot>,
@@ -228,6 +231,7 @@ impl World {
             compacted: None,
             next_request: 0,
             keys: BTreeMap::new(),
+            stable: topology.topics.iter().map(|topic| vec![0; count(topic.partitions)]).collect(),
             advanced: BTreeSet::new(),
             slots: BTreeMap::new(),
             processes: (0..plan.processes).map(|_| ProcessState::default()).collect(),
@@ -447,11 +451,22 @@ impl World {
         if advanced.is_empty() {
             return;
         }
+        self.note_stable(&advanced);
         self.advanced.extend(&advanced);
         let wanted = |slot: &Slot| slot.polling && advanced.iter().any(|at| slot.interests.contains(at));
         let threads: Vec<_> = self.slots.iter().filter(|(_, slot)| wanted(slot)).map(|(id, _)| *id).collect();
         for thread in threads {
             self.wake(thread);
+        }
+    }
+
+    fn note_stable(&mut self, of: &BTreeSet<TopicPartition>) {
+        let Some(core) = &self.core else { return };
+        for at in of {
+            let name = &self.topology.topic(at.topic).name;
+            if let Ok(stable) = core.latest_offset(name, at.partition, Isolation::ReadCommitted) {
+                self.stable[usize::from(at.topic.0)][count(at.partition)] = stable;
+            }
         }
     }
 
@@ -486,7 +501,9 @@ impl World {
         self.learn_keys();
         self.settle_core();
         // What it has not said before it ended.
-        self.advanced.extend(self.keys.values());
+        let all = self.keys.values().copied().collect();
+        self.note_stable(&all);
+        self.advanced.extend(all);
         let threads: Vec<_> = self.slots.keys().copied().collect();
         for thread in threads {
             self.wake_poll(thread);
@@ -604,14 +621,18 @@ impl World {
         isolation: Isolation,
     ) -> (Vec<InputRecord>, Offset) {
         let Some(core) = &self.core else { return (Vec::new(), from) };
-        let name = &self.topology.topic(at.topic).name;
-        match core.latest_offset(name, at.partition, isolation) {
-            Ok(stable) if stable > from => {}
-            _ => return (Vec::new(), from),
+        if isolation == Isolation::ReadCommitted && self.stable[usize::from(at.topic.0)][count(at.partition)] <= from {
+            return (Vec::new(), from);
         }
+        let name = &self.topology.topic(at.topic).name;
         match core.fetch(name, at.partition, from, FETCH_BYTES, true, isolation) {
             Ok(fetched) => batches::committed_records(&fetched, from, most),
             Err(_) => (Vec::new(), from),
         }
     }
+}
+
+/// A number of partitions, or of one, as a place in a list.
+fn count(of: i32) -> usize {
+    usize::try_from(of).expect("partitions count from 0")
 }

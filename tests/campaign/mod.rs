@@ -51,7 +51,7 @@ pub struct Settings {
 pub enum Length {
     /// After this long.
     For(Duration),
-    /// When every kind has met something so often, and there are as many orders as there must be.
+    /// When every kind has met something so often. The load goes on until there are as many orders as there must be.
     Rounds(usize),
 }
 
@@ -139,13 +139,12 @@ impl Campaign {
             let over = match settings.length {
                 Length::For(length) => self.began.elapsed() >= length,
                 Length::Rounds(rounds) => {
-                    let enough = self.fleet.log.count(Answer::Acknowledged) >= settings.at_least;
                     let missing: Vec<&Kind> = rare(&settings.kinds, &struck, rounds).collect();
                     if !missing.is_empty() && !missing.contains(&&next.kind) {
                         // It has done its part: the campaign goes on for those that met too little.
                         continue;
                     }
-                    self.fleet.has_finished() || (enough && missing.is_empty())
+                    self.fleet.has_finished() || missing.is_empty()
                 }
             };
             if over {
@@ -165,6 +164,9 @@ impl Campaign {
             struck.push((next.kind, took_effect, from, to));
         }
         self.rest(AFTERMATH);
+        while self.fleet.log.count(Answer::Acknowledged) < settings.at_least && !self.fleet.has_finished() {
+            self.rest(AFTERMATH);
+        }
         if let Length::Rounds(rounds) = settings.length {
             let rare = rare(&settings.kinds, &struck, rounds);
             wrongs.extend(rare.map(|kind| format!("{kind} met something less than {rounds} times")));

@@ -5,6 +5,8 @@
 //! customer; `nobody` is rejected. `whole` is also submitted again, once the same and once with another body; one
 //! record of orders.placed is unreadable.
 
+use std::borrow::Cow;
+
 use millrace_audit::{Audit, Phase, ProviderEntry, Record, Report};
 use millrace_schemas::*;
 
@@ -101,9 +103,9 @@ impl Any {
         out
     }
 
-    pub fn headers(&self) -> Vec<(String, Vec<u8>)> {
-        let text = |headers: &[(&str, String)]| {
-            headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
+    pub fn headers(&self) -> Vec<(Cow<'static, str>, Vec<u8>)> {
+        let text = |headers: &[(&'static str, String)]| {
+            headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().to_vec())).collect()
         };
         match self {
             Self::Letter(topic, partition, offset) => text(&[

@@ -18,7 +18,9 @@ use std::ops::Range;
 
 use super::{StreamThread, Trouble};
 use crate::io::{Broker, BrokerError, Flow, Landed};
-use crate::record::{Headers, InputRecord, Offset, OutgoingRecord, SubTopologyId, Timestamp, TopicId, TopicPartition};
+use crate::record::{
+    HeaderName, Headers, InputRecord, Offset, OutgoingRecord, SubTopologyId, Timestamp, TopicId, TopicPartition,
+};
 use crate::task::{AssignedPartition, Source, TaskState};
 use crate::topology::Topology;
 
@@ -223,7 +225,7 @@ fn fill(buffer: &mut Vec<u8>, bytes: &[u8]) {
     buffer.extend_from_slice(bytes);
 }
 
-fn fill_headers(headers: &mut Headers, from: &[(String, Vec<u8>)]) {
+fn fill_headers(headers: &mut Headers, from: &[(HeaderName, Vec<u8>)]) {
     headers.truncate(from.len());
     for (own, (name, value)) in headers.iter_mut().zip(from) {
         own.0.clone_from(name);

@@ -601,7 +601,7 @@ fn check_window(task: &mut Task, topology: &Topology, now: Timestamp) -> Result<
 fn write_headers(headers: &mut Headers, topology: &Topology, outbound: &Outbound, cause: Cause<'_>, number: usize) {
     const NAMES: [&str; 5] = ["ce_specversion", "ce_id", "ce_source", "ce_type", "content-type"];
     if headers.len() < NAMES.len() {
-        *headers = NAMES.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
+        *headers = NAMES.map(|name| (name.into(), Vec::new())).into();
         headers[0].1.extend_from_slice(b"1.0");
         headers[4].1.extend_from_slice(b"application/avro");
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use millrace_runtime::{
     BrokerError, Event, Flow, Headers, InputRecord, Offset, SubTopologyId, TopicId, TopicPartition, Topology,
+    header_name,
 };
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
@@ -578,7 +579,7 @@ impl Checked for TopicPartitionList {
 
 fn record_of(message: &BorrowedMessage<'_>) -> InputRecord {
     let headers: Headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect()
+        headers.iter().map(|header| (header_name(header.key), header.value.unwrap_or_default().to_vec())).collect()
     });
     InputRecord {
         offset: message.offset(),

@@ -11,7 +11,7 @@ use std::ffi::{CStr, CString};
 use std::ptr;
 use std::time::Duration;
 
-use millrace_runtime::InputRecord;
+use millrace_runtime::{Headers, InputRecord, header_name};
 use rdkafka::bindings as native;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
@@ -81,8 +81,8 @@ unsafe fn bytes(at: *const std::os::raw::c_void, length: usize) -> Option<Vec<u8
 }
 
 /// SAFETY: `message` must be a live message.
-unsafe fn headers(message: *const native::rd_kafka_message_t) -> Vec<(String, Vec<u8>)> {
-    let mut headers = Vec::new();
+unsafe fn headers(message: *const native::rd_kafka_message_t) -> Headers {
+    let mut headers = Headers::new();
     let mut list = ptr::null_mut();
     // SAFETY: the list, if there is one, belongs to the live message; name and value pointers are valid with it.
     unsafe {
@@ -93,7 +93,7 @@ unsafe fn headers(message: *const native::rd_kafka_message_t) -> Vec<(String, Ve
         while native::rd_kafka_header_get_all(list, headers.len(), &mut name, &mut value, &mut length)
             == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
         {
-            let name = CStr::from_ptr(name).to_string_lossy().into_owned();
+            let name = header_name(&CStr::from_ptr(name).to_string_lossy());
             headers.push((name, bytes(value, length).unwrap_or_default()));
         }
     }
