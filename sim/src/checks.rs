@@ -336,6 +336,10 @@ fn undrained(world: &World) -> Vec<String> {
     if asking > 0 {
         left.push(format!("{asking} clients still ask the ingress"));
     }
+    let coming = world.shop.outside.iter().filter(|outside| !outside.is_settled).count();
+    if coming > 0 {
+        left.push(format!("{coming} records from outside are still to be written"));
+    }
     let Some(core) = &world.core else { return vec!["the broker is down".into()] };
     for at in all_partitions(&world.topology) {
         let name = &world.topology.topic(at.topic).name;

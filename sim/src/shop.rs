@@ -63,6 +63,8 @@ pub(crate) struct Outside {
     /// It is left out once this order stands on its topic. What a stranger writes into the pipeline's own topics afterwards
     /// no policy can undo: goods may have left the house for what it lets go.
     before: Option<String>,
+    /// It is written, or never will be.
+    pub(crate) is_settled: bool,
 }
 
 /// See the module.
@@ -119,7 +121,16 @@ impl Pen<'_> {
     fn write<T: AvroRecord>(&mut self, at: Micros, key: &str, record: &T, fault: Option<Fault>) {
         let value = Some(self.bytes(record));
         let to = self.home(T::TOPIC.topic, key.as_bytes());
-        self.all.push(Outside { at, to, key: Some(key.into()), value, order: None, fault, before: None });
+        self.all.push(Outside {
+            at,
+            to,
+            key: Some(key.into()),
+            value,
+            order: None,
+            fault,
+            before: None,
+            is_settled: false,
+        });
     }
 }
 
@@ -259,6 +270,7 @@ impl Shop {
                     order: None,
                     fault,
                     before: None,
+                    is_settled: false,
                 });
             }
         }
@@ -426,18 +438,29 @@ fn poison(pen: &mut Pen<'_>, rng: &mut Rng, at: Micros, id: &str, order: &OrderP
         }
         _ => Some(Vec::new()),
     };
-    pen.all.push(Outside { at, to, key, value, order: None, fault: Some(Fault::PoisonRecord), before: None });
+    pen.all.push(Outside {
+        at,
+        to,
+        key,
+        value,
+        order: None,
+        fault: Some(Fault::PoisonRecord),
+        before: None,
+        is_settled: false,
+    });
 }
 
 impl World {
     /// Somebody outside writes a record; tries again until it is acknowledged.
     pub(crate) fn write_outside(&mut self, number: usize) {
         let outside = self.shop.outside[number].clone();
-        if outside.before.as_deref().is_some_and(|order| self.is_placed(order)) {
-            return;
-        }
-        if !self.append(outside.to, outside.key.as_deref(), outside.value.as_deref()) {
+        let comes = !outside.before.as_deref().is_some_and(|order| self.is_placed(order));
+        if comes && !self.append(outside.to, outside.key.as_deref(), outside.value.as_deref()) {
             return self.after(300 * MS, Event::Outside(number));
+        }
+        self.shop.outside[number].is_settled = true;
+        if !comes {
+            return;
         }
         if let Some(fault) = outside.fault {
             self.coverage.fired(fault);
@@ -533,7 +556,16 @@ impl World {
             let pause = self.rng.u64(0..3 * SECOND) + if left { 3 * SECOND } else { 0 };
             let at = self.now + pause;
             let key = Some(update.order_id.into_bytes());
-            self.shop.outside.push(Outside { at, to, key, value: Some(value), order: None, fault: None, before: None });
+            self.shop.outside.push(Outside {
+                at,
+                to,
+                key,
+                value: Some(value),
+                order: None,
+                fault: None,
+                before: None,
+                is_settled: false,
+            });
             let number = self.shop.outside.len() - 1;
             self.at(at, Event::Outside(number));
         }
