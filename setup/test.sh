@@ -33,6 +33,8 @@ fi
 
 limit=()
 if [ "${CI:-}" = true ]; then
+    # Nothing is built twice there, so what a next build would need is not kept.
+    export CARGO_INCREMENTAL=0
     limit=(timeout --kill-after=30 "${MILLRACE_TEST_SECONDS:-3300}")
 fi
 what=(--workspace)

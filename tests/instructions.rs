@@ -288,7 +288,8 @@ fn count() -> Result<Counts, String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let out = directory.path().join("counted");
     let status = Command::new("valgrind")
-        .args(["--tool=callgrind", "--compress-strings=no", "--demangle=no", "--quiet"])
+        // Threads that wait for each other by spinning would keep each other waiting for minutes, now and then.
+        .args(["--tool=callgrind", "--fair-sched=yes", "--compress-strings=no", "--demangle=no", "--quiet"])
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(std::env::current_exe().map_err(|error| error.to_string())?)
         .env(MODE, "count")
