@@ -378,6 +378,9 @@ fn light(
 
 /// Latency and CPU at 100 orders a second.
 fn hundred(block: &mut Block, session: &mut Session<'_>, lengths: &Lengths) -> anyhow::Result<()> {
+    if !session.rest()? {
+        eprintln!("    {} did not come to rest: what earlier load left it is in these figures", block.contender);
+    }
     session.at_rate(100.0, lengths.warm_window)?;
     let window = session.at_rate(100.0, lengths.measure.max(Duration::from_secs(5)))?;
     latencies(block, "at 100 orders/s", &window);

@@ -24,6 +24,12 @@ use crate::workload::Workload;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long orders may be on their way after the last was sent.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(120);
+/// A contender that uses less than this, in cores, has nothing left to do.
+const AT_REST: f64 = 0.06;
+/// Over so long it is looked whether it is at rest,
+const REST_LOOK: Duration = Duration::from_secs(2);
+/// and for so long it is waited for.
+const REST_PATIENCE: Duration = Duration::from_secs(60);
 /// By what share of the rate the orders on their way may grow and the rate still count as sustained.
 const GROWTH_MAX: f64 = 0.02;
 /// And how much longer, in seconds, orders may take at the end of a window than before, without meaning anything.
@@ -359,6 +365,18 @@ impl<'a> Session<'a> {
         self.alive()?;
         let after = self.look(began);
         Ok((after.app.cpu_seconds - before.app.cpu_seconds) / (after.at - before.at))
+    }
+
+    /// Waits until the contender has done what earlier load left it to do (merging what it has written, say), so that light
+    /// load is measured and not that. Whether it came to rest.
+    pub(crate) fn rest(&mut self) -> anyhow::Result<bool> {
+        let since = Instant::now();
+        while since.elapsed() < REST_PATIENCE {
+            if self.idle(REST_LOOK)? < AT_REST {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Waits until everything sent is decided; how many orders are not.
