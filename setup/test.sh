@@ -5,7 +5,7 @@
 # PROFILE=name                 build with that cargo profile instead of the default one
 # MILLRACE_REQUIRE_KAFKA=1     fail when the Apache Kafka tests cannot run (implied by CI=true)
 # MILLRACE_REQUIRE_PYTHON=1    fail when the tests of Python clients cannot run (implied by CI=true)
-# MILLRACE_TEST_SECONDS=3300   under CI, the most the tests may take before they are ended
+# MILLRACE_TEST_SECONDS=4500   under CI, the most the tests may take before they are ended; two quiet cores need some 2,800
 # RUST_TEST_THREADS=4          tests that run at a time; twice as many as there are cores unless it is set
 #
 # Exit codes: 0 all passed; 1 a test failed, the build failed, or a required lane did not run.
@@ -35,7 +35,7 @@ limit=()
 if [ "${CI:-}" = true ]; then
     # Nothing is built twice there, so what a next build would need is not kept.
     export CARGO_INCREMENTAL=0
-    limit=(timeout --kill-after=30 "${MILLRACE_TEST_SECONDS:-3300}")
+    limit=(timeout --kill-after=30 "${MILLRACE_TEST_SECONDS:-4500}")
 fi
 what=(--workspace)
 if [ "$#" -gt 0 ]; then
@@ -69,7 +69,7 @@ read -r passed failed ignored skipped nodes < <(awk '
 echo
 if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
     case $status in
-    124 | 137) echo "The tests were ended after ${MILLRACE_TEST_SECONDS:-3300} s; the last lines say where they stood." ;;
+    124 | 137) echo "The tests were ended after ${MILLRACE_TEST_SECONDS:-4500} s; the last lines say where they stood." ;;
     *) echo "cargo ended with status $status though no test failed: the build, or a test binary that crashed." ;;
     esac
     failed=1
