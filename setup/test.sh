@@ -31,11 +31,12 @@ if ! setup/python.sh && [ "${MILLRACE_REQUIRE_PYTHON:-0}" = 1 ]; then
     exit 1
 fi
 
+seconds=${MILLRACE_TEST_SECONDS:-4500}
 limit=()
 if [ "${CI:-}" = true ]; then
     # Nothing is built twice there, so what a next build would need is not kept.
     export CARGO_INCREMENTAL=0
-    limit=(timeout --kill-after=30 "${MILLRACE_TEST_SECONDS:-4500}")
+    limit=(timeout --kill-after=30 "$seconds")
 fi
 what=(--workspace)
 if [ "$#" -gt 0 ]; then
@@ -69,7 +70,7 @@ read -r passed failed ignored skipped nodes < <(awk '
 echo
 if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
     case $status in
-    124 | 137) echo "The tests were ended after ${MILLRACE_TEST_SECONDS:-4500} s; the last lines say where they stood." ;;
+    124 | 137) echo "The tests were ended after $seconds s; the last lines say where they stood." ;;
     *) echo "cargo ended with status $status though no test failed: the build, or a test binary that crashed." ;;
     esac
     failed=1

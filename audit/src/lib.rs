@@ -22,7 +22,6 @@ mod moves;
 mod order;
 pub mod report;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use millrace_schemas::{
@@ -85,7 +84,7 @@ pub struct Record<'a> {
     /// Its value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
     /// Its headers, name and bytes, in order.
-    pub headers: &'a [(Cow<'static, str>, Vec<u8>)],
+    pub headers: letters::Headers<'a>,
 }
 
 enum Slot {

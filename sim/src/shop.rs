@@ -67,6 +67,13 @@ pub(crate) struct Outside {
     pub(crate) is_settled: bool,
 }
 
+impl Outside {
+    /// A record that is no order, and comes whatever stands on the topics.
+    fn new(at: Micros, to: TopicPartition, key: Option<Vec<u8>>, value: Option<Vec<u8>>, fault: Option<Fault>) -> Self {
+        Self { at, to, key, value, order: None, fault, before: None, is_settled: false }
+    }
+}
+
 /// See the module.
 pub(crate) struct Shop {
     pub(crate) outside: Vec<Outside>,
@@ -121,16 +128,7 @@ impl Pen<'_> {
     fn write<T: AvroRecord>(&mut self, at: Micros, key: &str, record: &T, fault: Option<Fault>) {
         let value = Some(self.bytes(record));
         let to = self.home(T::TOPIC.topic, key.as_bytes());
-        self.all.push(Outside {
-            at,
-            to,
-            key: Some(key.into()),
-            value,
-            order: None,
-            fault,
-            before: None,
-            is_settled: false,
-        });
+        self.all.push(Outside::new(at, to, Some(key.into()), value, fault));
     }
 }
 
@@ -262,16 +260,7 @@ impl Shop {
                 let id = format!("{id}-foreign");
                 let to = pen.home(topics::ORDERS_PLACED, id.as_bytes());
                 let fault = Some(Fault::UnknownSchema);
-                pen.all.push(Outside {
-                    at,
-                    to,
-                    key: Some(id.into()),
-                    value: Some(value),
-                    order: None,
-                    fault,
-                    before: None,
-                    is_settled: false,
-                });
+                pen.all.push(Outside::new(at, to, Some(id.into()), Some(value), fault));
             }
         }
         adjustments(&mut pen, plan);
@@ -438,16 +427,7 @@ fn poison(pen: &mut Pen<'_>, rng: &mut Rng, at: Micros, id: &str, order: &OrderP
         }
         _ => Some(Vec::new()),
     };
-    pen.all.push(Outside {
-        at,
-        to,
-        key,
-        value,
-        order: None,
-        fault: Some(Fault::PoisonRecord),
-        before: None,
-        is_settled: false,
-    });
+    pen.all.push(Outside::new(at, to, key, value, Some(Fault::PoisonRecord)));
 }
 
 impl World {
@@ -556,16 +536,7 @@ impl World {
             let pause = self.rng.u64(0..3 * SECOND) + if left { 3 * SECOND } else { 0 };
             let at = self.now + pause;
             let key = Some(update.order_id.into_bytes());
-            self.shop.outside.push(Outside {
-                at,
-                to,
-                key,
-                value: Some(value),
-                order: None,
-                fault: None,
-                before: None,
-                is_settled: false,
-            });
+            self.shop.outside.push(Outside::new(at, to, key, Some(value), None));
             let number = self.shop.outside.len() - 1;
             self.at(at, Event::Outside(number));
         }

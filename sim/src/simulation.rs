@@ -28,6 +28,8 @@ const LOOK_EVERY: Micros = 2 * SECOND;
 const AWAKE: Micros = 9 * SECOND;
 /// Longer than any command is repeated.
 const FENCE_MS: i64 = 400_000;
+/// The same in simulated time.
+const FENCES: Micros = FENCE_MS.unsigned_abs() * MS;
 /// The processes start again at some time so long before the last of them run out.
 const FENCES_LEFT: Micros = 60 * SECOND;
 /// Fifty times what a run takes on the average; with a defect that lets it go on for ever it grows slower with each step.
@@ -401,10 +403,7 @@ impl Simulation {
 
     /// Ends every thread of a process, wherever it is.
     fn kill(&mut self, process: usize) {
-        let of: Vec<ThreadId> = {
-            let world = self.world.borrow();
-            world.slots.iter().filter(|(_, slot)| slot.process == process).map(|(id, _)| *id).collect()
-        };
+        let of = self.world.borrow().threads_of(process);
         for thread in of {
             // Unwinds the coroutine; nothing in it may reach the world any more.
             self.threads.remove(&thread);
@@ -553,9 +552,8 @@ impl Simulation {
         if judged == Stage::Shop {
             self.reading.judge(&mut world);
             self.stage = Stage::Epilogue;
-            let pause = u64::try_from(FENCE_MS).unwrap_or(0) * MS + 5 * SECOND;
             world.after(0, Event::EndAll);
-            world.after(pause, Event::StartAllAgain);
+            world.after(FENCES + 5 * SECOND, Event::StartAllAgain);
         }
         world.coverage.add(&self.reading.take_moves());
         checks::stores_equal_their_topics(&mut world, &self.definitions);
@@ -574,7 +572,7 @@ impl Simulation {
                 self.kill(process);
             }
             let mut world = self.world.borrow_mut();
-            let pause = u64::try_from(FENCE_MS).unwrap_or(0) * MS - world.rng.u64(0..FENCES_LEFT);
+            let pause = FENCES - world.rng.u64(0..FENCES_LEFT);
             world.after(pause, Event::Start(process));
         }
     }
@@ -612,12 +610,14 @@ impl World {
         self.coverage.fired(Fault::FetchHeld);
     }
 
+    fn threads_of(&self, process: usize) -> Vec<ThreadId> {
+        self.slots.iter().filter(|(_, slot)| slot.process == process).map(|(id, _)| *id).collect()
+    }
+
     /// Tells a process to end in good order.
     fn ask_to_stop(&mut self, process: usize) {
         trace!(self, "w{process}    is asked to stop");
-        let threads: Vec<_> =
-            self.slots.iter().filter(|(_, slot)| slot.process == process).map(|(id, _)| *id).collect();
-        for thread in threads {
+        for thread in self.threads_of(process) {
             if let Some(slot) = self.slots.get_mut(&thread) {
                 slot.must_stop = true;
             }
