@@ -12,7 +12,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use millrace_psp::Provider;
+use millrace_psp::{CallBytes, Provider};
 use millrace_runtime::{
     About, BrokerError, Note, NoteLevel, Parts, StandbyReport, StreamThread, SubTopologyId, TaskId, TaskState,
     ThreadError, Topology,
@@ -28,7 +28,8 @@ use crate::connection::{Connection, PATIENCE};
 use crate::orders::{INTAKE, Owners, TRACKING, Tracked};
 
 const SCHEMAS_EVERY: Duration = Duration::from_millis(100);
-const CALLS_AT_ONCE: usize = 16;
+/// Threads that ask the provider, for each stream thread; each asks [`Provider::together`] at a time.
+const CALL_THREADS: usize = 16;
 
 /// What a pipeline is made of.
 pub(crate) struct PipelineConfig {
@@ -77,8 +78,11 @@ impl Pipeline {
             .map(|sub| sub.processors.len() * usize::try_from(sub.partitions).unwrap_or(0))
             .sum();
         let provider = config.provider.clone();
-        let handler = Arc::new(move |call: &millrace_runtime::Call| {
-            millrace_psp::handle_bytes(&*provider, &call.request, call.repeated)
+        let together = provider.together();
+        let handler: millrace_worker::Handler = Arc::new(move |calls, answer| {
+            let calls: Vec<_> =
+                calls.iter().map(|call| CallBytes { request: &call.request, repeated: call.repeated }).collect();
+            millrace_psp::handle_all_bytes(&*provider, &calls, answer);
         });
         let threads = config.threads.max(1);
         let keeps_copies = config.topology.engine.standbys > 0;
@@ -117,7 +121,7 @@ impl Pipeline {
                 broker,
                 storage: Box::new(storage),
                 clock: Box::new(SystemClock::default()),
-                caller: Box::new(CallPool::new(CALLS_AT_ONCE, handler.clone(), waker.clone())),
+                caller: Box::new(CallPool::new(CALL_THREADS, together, handler.clone(), waker.clone())),
                 threads: sharing,
             }))
         };

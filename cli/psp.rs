@@ -15,6 +15,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use millrace_psp::{LedgerEntry, Options, Provider, SimulatedProvider};
 use millrace_schemas::provider::{ProviderRequest, ProviderResponse};
+use tokio::task::JoinSet;
 
 /// Arguments of `millrace psp`.
 #[derive(clap::Args)]
@@ -79,6 +80,9 @@ async fn ledger(State(provider): State<Arc<SimulatedProvider>>) -> impl IntoResp
     }
 }
 
+/// Requests that are under way together, for each thread that asks: all threads together, 256.
+const TOGETHER: usize = 16;
+
 /// A provider in another process.
 pub(crate) struct RemoteProvider {
     url: String,
@@ -96,13 +100,37 @@ impl RemoteProvider {
 
 impl Provider for RemoteProvider {
     fn handle(&self, request: &ProviderRequest) -> ProviderResponse {
-        let answer = self.runtime.block_on(async {
-            let sent = self.client.post(format!("{}/requests", self.url)).json(request).send().await?;
-            sent.error_for_status()?.json::<ProviderResponse>().await
-        });
-        // Whatever went wrong on the way, the provider may have acted: that is for the payment to find out.
-        answer.unwrap_or_else(|error| ProviderResponse::Unknown { detail: error.to_string() })
+        self.runtime.block_on(ask(self.client.clone(), self.url.clone(), request.clone()))
     }
+
+    fn handle_all(&self, requests: &[ProviderRequest], answer: &mut dyn FnMut(usize, ProviderResponse)) {
+        self.runtime.block_on(async {
+            let mut asked = JoinSet::new();
+            for (place, request) in requests.iter().cloned().enumerate() {
+                let (client, url) = (self.client.clone(), self.url.clone());
+                asked.spawn(async move { (place, ask(client, url, request).await) });
+            }
+            while let Some(answered) = asked.join_next().await {
+                match answered {
+                    Ok((place, response)) => answer(place, response),
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                }
+            }
+        });
+    }
+
+    fn together(&self) -> usize {
+        TOGETHER
+    }
+}
+
+async fn ask(client: reqwest::Client, url: String, request: ProviderRequest) -> ProviderResponse {
+    let answer = async {
+        let sent = client.post(format!("{url}/requests")).json(&request).send().await?;
+        sent.error_for_status()?.json::<ProviderResponse>().await
+    };
+    // Whatever went wrong on the way, the provider may have acted: that is for the payment to find out.
+    answer.await.unwrap_or_else(|error| ProviderResponse::Unknown { detail: error.to_string() })
 }
 
 /// The ledger of a provider, over HTTP.
@@ -114,4 +142,46 @@ pub(crate) async fn fetch_ledger(url: &str) -> anyhow::Result<Vec<LedgerEntry>> 
     text.lines()
         .map(|line| serde_json::from_str(line).context("the provider's ledger has a line that is no entry"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_schemas::ProviderOperation;
+
+    use super::*;
+
+    #[test]
+    fn requests_to_another_process_are_under_way_together() {
+        const COUNT: usize = 8;
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        // Each is answered when all have arrived: one after the other, this would never end.
+        let all = Arc::new(tokio::sync::Barrier::new(COUNT));
+        let app = Router::new().route(
+            "/psp/requests",
+            post(async move |axum::Json(request): axum::Json<ProviderRequest>| {
+                all.wait().await;
+                axum::Json(ProviderResponse::Unknown { detail: request.order_id })
+            }),
+        );
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("http://{}/psp", listener.local_addr().unwrap());
+        runtime.spawn(async { axum::serve(listener, app).await });
+        let remote = RemoteProvider::new(&url, runtime.handle().clone()).unwrap();
+        let request = |order: usize| ProviderRequest {
+            operation: ProviderOperation::Authorize,
+            idempotency_key: format!("{order}/authorize/1"),
+            order_id: order.to_string(),
+            amount_minor: 1,
+            currency: "EUR".into(),
+            payment_method: "tok_visa".into(),
+            provider_reference: None,
+            ask: false,
+        };
+        let requests: Vec<_> = (0..COUNT).map(request).collect();
+        let mut answers = vec![None; COUNT];
+        remote.handle_all(&requests, &mut |place, response| answers[place] = Some(response));
+        for (place, answer) in answers.into_iter().enumerate() {
+            assert_eq!(answer, Some(ProviderResponse::Unknown { detail: place.to_string() }));
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The payment service provider: what it is asked ([`Provider`]), how a request gets there and back ([`handle_bytes`]),
+//! The payment service provider: what it is asked ([`Provider`]), how a request gets there and back ([`handle_all_bytes`]),
 //! and a simulated one with a durable ledger ([`SimulatedProvider`]).
 //!
 //! A connector to a real provider is another implementation of [`Provider`], in a module of its own: it maps the five
@@ -21,35 +21,89 @@ pub trait Provider: Send + Sync {
     /// With [`ProviderRequest::ask`] it never acts: it tells what became of the key, [`ProviderResponse::NotFound`]
     /// when it never took effect.
     fn handle(&self, request: &ProviderRequest) -> ProviderResponse;
+
+    /// The same for several requests of different orders, each answered by its place, in any order, as soon as its answer
+    /// is known. One after the other, unless the provider can do better.
+    fn handle_all(&self, requests: &[ProviderRequest], answer: &mut dyn FnMut(usize, ProviderResponse)) {
+        for (place, request) in requests.iter().enumerate() {
+            answer(place, self.handle(request));
+        }
+    }
+
+    /// How many requests are given to [`Provider::handle_all`] at most: no more than can be answered in about the time
+    /// of one.
+    fn together(&self) -> usize {
+        1
+    }
 }
 
 impl<P: Provider + ?Sized> Provider for std::sync::Arc<P> {
     fn handle(&self, request: &ProviderRequest) -> ProviderResponse {
         (**self).handle(request)
     }
+
+    fn handle_all(&self, requests: &[ProviderRequest], answer: &mut dyn FnMut(usize, ProviderResponse)) {
+        (**self).handle_all(requests, answer);
+    }
+
+    fn together(&self) -> usize {
+        (**self).together()
+    }
 }
 
-/// Answers one call of the payment processor, both as JSON bytes. Always answers.
-///
-/// `repeated` says that the call may have been made before (a restart, a moved partition): then the provider is asked
-/// what became of it first, and acts only when it knows nothing of it.
-#[must_use]
-pub fn handle_bytes(provider: &dyn Provider, request: &[u8], repeated: bool) -> Vec<u8> {
-    let response = match ProviderRequest::from_json(request) {
-        Ok(request) => handle(provider, request, repeated),
-        Err(error) => ProviderResponse::Unknown { detail: format!("the request cannot be read: {error}") },
-    };
-    response.to_json()
+/// A call of the payment processor.
+#[derive(Clone, Copy, Debug)]
+pub struct CallBytes<'a> {
+    /// The request, as JSON.
+    pub request: &'a [u8],
+    /// It may have been made before (a restart, a moved partition): then the provider is asked what became of it first, and
+    /// acts only when it knows nothing of it.
+    pub repeated: bool,
 }
 
-fn handle(provider: &dyn Provider, mut request: ProviderRequest, repeated: bool) -> ProviderResponse {
-    if repeated && !request.ask {
-        request.ask = true;
-        let known = provider.handle(&request);
-        request.ask = false;
-        if known != ProviderResponse::NotFound {
-            return known;
+/// Answers calls of the payment processor, as JSON bytes, by their places. Each is always answered.
+pub fn handle_all_bytes(provider: &dyn Provider, calls: &[CallBytes<'_>], answer: &mut dyn FnMut(usize, Vec<u8>)) {
+    let (mut unsure, mut due) = (Requests::default(), Requests::default());
+    for (place, call) in calls.iter().enumerate() {
+        match ProviderRequest::from_json(call.request) {
+            Ok(mut request) if call.repeated && !request.ask => {
+                request.ask = true;
+                unsure.add(place, request);
+            }
+            Ok(request) => due.add(place, request),
+            Err(error) => {
+                let response = ProviderResponse::Unknown { detail: format!("the request cannot be read: {error}") };
+                answer(place, response.to_json());
+            }
         }
     }
-    provider.handle(&request)
+    provider.handle_all(&unsure.requests, &mut |at, known| match known {
+        ProviderResponse::NotFound => {
+            due.add(unsure.places[at], ProviderRequest { ask: false, ..unsure.requests[at].clone() });
+        }
+        known => answer(unsure.places[at], known.to_json()),
+    });
+    provider.handle_all(&due.requests, &mut |at, response| answer(due.places[at], response.to_json()));
+}
+
+/// The same for one call.
+#[must_use]
+pub fn handle_bytes(provider: &dyn Provider, call: CallBytes<'_>) -> Vec<u8> {
+    let mut answered = Vec::new();
+    handle_all_bytes(provider, &[call], &mut |_, response| answered = response);
+    answered
+}
+
+/// Requests, and the places of their calls.
+#[derive(Default)]
+struct Requests {
+    requests: Vec<ProviderRequest>,
+    places: Vec<usize>,
+}
+
+impl Requests {
+    fn add(&mut self, place: usize, request: ProviderRequest) {
+        self.requests.push(request);
+        self.places.push(place);
+    }
 }

@@ -1,7 +1,7 @@
 //! The rules of the simulated provider, case by case.
 
 use super::*;
-use crate::{MemoryProvider, Provider, handle_bytes};
+use crate::{CallBytes, MemoryProvider, Provider, handle_all_bytes, handle_bytes};
 
 fn request(operation: ProviderOperation, attempt: i32, amount_minor: i64, token: &str) -> ProviderRequest {
     let reference = (operation != ProviderOperation::Authorize).then(|| "sim_o-1_1".to_owned());
@@ -196,20 +196,44 @@ fn a_repeated_call_asks_before_it_acts() {
     let bytes = authorize(5, "tok_visa").to_json();
     let acted = |provider: &Counting| provider.acts.load(std::sync::atomic::Ordering::Relaxed);
     // Never made before after all: nothing is found, so it acts.
-    let first = handle_bytes(&provider, &bytes, true);
+    let first = handle_bytes(&provider, CallBytes { request: &bytes, repeated: true });
     assert_eq!(code(&ProviderResponse::from_json(&first)), "approved");
     assert_eq!(acted(&provider), 1);
     // Made before: its outcome is found, and nothing is asked for twice.
-    assert_eq!(handle_bytes(&provider, &bytes, true), first);
+    assert_eq!(handle_bytes(&provider, CallBytes { request: &bytes, repeated: true }), first);
     assert_eq!(acted(&provider), 1);
     // The first time it acts at once, on what is asked now.
     let other = request(ProviderOperation::Capture, 1, 4, "tok_visa").to_json();
-    assert_ne!(handle_bytes(&provider, &other, false), first, "it is another amount");
+    assert_ne!(handle_bytes(&provider, CallBytes { request: &other, repeated: false }), first, "it is another amount");
     assert_eq!(acted(&provider), 2);
 }
 
 #[test]
 fn what_cannot_be_read_is_answered_with_unknown() {
-    let answer = handle_bytes(&MemoryProvider::default(), b"not json", false);
+    let answer = handle_bytes(&MemoryProvider::default(), CallBytes { request: b"not json", repeated: false });
     assert_eq!(code(&ProviderResponse::from_json(&answer)), "unknown");
+}
+
+#[test]
+fn calls_made_together_are_answered_each_in_its_place() {
+    let provider = Counting { inner: MemoryProvider::default(), acts: 0.into() };
+    let authorize = |order: &str| {
+        let request =
+            ProviderRequest { order_id: order.into(), ..request(ProviderOperation::Authorize, 1, 5, "tok_visa") };
+        ProviderRequest { idempotency_key: format!("{order}/authorize/1"), ..request }.to_json()
+    };
+    let (known, new, first) = (authorize("known"), authorize("new"), authorize("first"));
+    let before = handle_bytes(&provider, CallBytes { request: &known, repeated: false });
+    let calls = [(&known, true), (&b"not json".to_vec(), false), (&new, true), (&first, false)];
+    let calls = calls.map(|(request, repeated)| CallBytes { request, repeated });
+    let mut answers = vec![Vec::new(); calls.len()];
+    handle_all_bytes(&provider, &calls, &mut |place, answer| {
+        assert!(answers[place].is_empty(), "{place} is answered once");
+        answers[place] = answer;
+    });
+    let codes: Vec<_> = answers.iter().map(|answer| code(&ProviderResponse::from_json(answer)).to_owned()).collect();
+    assert_eq!(codes, ["approved", "unknown", "approved", "approved"]);
+    assert_eq!(answers[0], before, "what was done before is not done again");
+    let acted = provider.acts.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(acted, 3, "one before, and of the four only those that nobody had made");
 }

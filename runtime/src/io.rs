@@ -341,8 +341,8 @@ pub struct Answer {
 /// Makes calls, many in flight, and gives their answers back later. An answer that comes while the thread waits in
 /// [`Broker::poll`] ends the wait: the thread does not look by itself.
 pub trait Caller {
-    /// Takes the call up; its answer comes through [`Caller::answers`].
-    fn start(&mut self, call: Call);
+    /// Takes calls up, all that became open together; their answers come through [`Caller::answers`], in any order.
+    fn start(&mut self, calls: Vec<Call>);
 
     /// Takes the answers that have come in.
     fn answers(&mut self, answers: &mut Vec<Answer>);

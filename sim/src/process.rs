@@ -40,8 +40,9 @@ struct ProcessCaller {
 }
 
 impl Caller for ProcessCaller {
-    fn start(&mut self, call: Call) {
-        self.world.borrow_mut().call(self.thread, call);
+    fn start(&mut self, calls: Vec<Call>) {
+        let mut world = self.world.borrow_mut();
+        calls.into_iter().for_each(|call| world.call(self.thread, call));
     }
 
     fn answers(&mut self, answers: &mut Vec<Answer>) {

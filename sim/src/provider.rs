@@ -1,7 +1,7 @@
 //! Calls on their way to the payment service provider and back, over a road that loses, delays, doubles and contradicts.
 //! What the provider does is `psp`'s.
 
-use millrace_psp::{ProviderRequest, ProviderResponse, handle_bytes};
+use millrace_psp::{CallBytes, ProviderRequest, ProviderResponse, handle_bytes};
 use millrace_runtime::{Answer, Call, TopicPartition};
 use millrace_schemas::{DeclineKind, topics};
 
@@ -55,7 +55,7 @@ impl World {
 
     /// A call has reached the provider.
     pub(crate) fn provider_acts(&mut self, thread: ThreadId, call: &Call, back: Return) {
-        let response = handle_bytes(&*self.provider, &call.request, call.repeated);
+        let response = handle_bytes(&*self.provider, CallBytes { request: &call.request, repeated: call.repeated });
         trace!(self, "psp   answers {}: {}", call.id, String::from_utf8_lossy(&response));
         if back == Return::IsLost {
             return;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_psp::{LedgerEntry, MemoryProvider};
+use millrace_psp::{CallBytes, LedgerEntry, MemoryProvider, handle_bytes};
 use millrace_runtime::testing::Driver;
 use millrace_runtime::{Grouping, check_definitions, parse};
 use millrace_schemas::Codec;
@@ -28,7 +28,8 @@ impl MemoryShop {
         let provider = Arc::new(MemoryProvider::default());
         let answering = provider.clone();
         let handler = move |call: &millrace_runtime::Call| {
-            Some(millrace_psp::handle_bytes(&*answering, &call.request, call.repeated))
+            let call = CallBytes { request: &call.request, repeated: call.repeated };
+            Some(handle_bytes(&*answering, call))
         };
         let mut driver = Driver::new(topology.regrouped(grouping), definitions, Box::new(handler));
         driver.clock.set(1_790_000_000_000);

@@ -12,32 +12,35 @@ use millrace_runtime::{Answer, Call, Caller};
 
 use crate::waker::Waker;
 
-/// Makes one call and gives its answer; blocks as long as the service takes. It bounds its own time-outs, and answers
-/// "unknown" where it does not know.
-pub type Handler = Arc<dyn Fn(&Call) -> Vec<u8> + Send + Sync>;
+/// Makes calls and answers each by its place, in any order, as soon as its answer is there; blocks until all are answered.
+/// It bounds its own time-outs, and answers "unknown" where it does not know.
+pub type Handler = Arc<dyn Fn(&[Call], &mut dyn FnMut(usize, Vec<u8>)) + Send + Sync>;
 
 /// First pause before a call whose handler panicked is made again; doubles up to [`PAUSE_MOST`].
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MOST: Duration = Duration::from_secs(30);
 
+/// Calls that one thread makes together.
 struct Job {
-    call: Call,
-    /// Times its handler panicked.
+    calls: Vec<Call>,
+    /// Times the handler panicked over them.
     panics: u32,
 }
 
 enum Done {
     Answered(Answer),
+    /// The handler panicked before it had answered these.
     Panicked(Job),
 }
 
-/// [`Caller`] on threads. A call whose handler panicked is made again after a pause, as a repeated one, so that the
-/// handler asks what became of it first.
+/// [`Caller`] on threads. Calls over which a handler panicked are made again after a pause, each by itself, as repeated
+/// ones, so that the handler asks what became of them first.
 pub struct CallPool {
     handler: Handler,
     threads_most: usize,
+    together_most: usize,
     threads: usize,
-    /// Calls that wait for a thread or are being made.
+    /// Jobs that wait for a thread or are being done.
     busy: Arc<AtomicUsize>,
     jobs: Sender<Job>,
     todo: Receiver<Job>,
@@ -49,14 +52,16 @@ pub struct CallPool {
 }
 
 impl CallPool {
-    /// A pool of at most `threads_most` threads, started as they are needed. Each answer wakes the thread that takes it.
+    /// A pool of at most `threads_most` threads, started as they are needed, each of which is given at most
+    /// `together_most` calls at a time. Answers wake the thread that takes them.
     #[must_use]
-    pub fn new(threads_most: usize, handler: Handler, waker: Waker) -> Self {
+    pub fn new(threads_most: usize, together_most: usize, handler: Handler, waker: Waker) -> Self {
         let (jobs, todo) = unbounded();
         let (done, results) = unbounded();
         Self {
             handler,
             threads_most: threads_most.max(1),
+            together_most: together_most.max(1),
             threads: 0,
             busy: Arc::default(),
             jobs,
@@ -67,12 +72,6 @@ impl CallPool {
             again: Vec::new(),
             panics: 0,
         }
-    }
-
-    /// Calls not answered yet.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.busy.load(Ordering::Relaxed) + self.again.len()
     }
 
     /// Times a handler panicked.
@@ -88,12 +87,8 @@ impl CallPool {
             let (handler, busy) = (self.handler.clone(), self.busy.clone());
             let spawned = thread::Builder::new().name(format!("calls-{}", self.threads)).spawn(move || {
                 for job in todo {
-                    let result = make(&handler, job);
+                    make(&handler, job, &done, &waker);
                     busy.fetch_sub(1, Ordering::Relaxed);
-                    if done.send(result).is_err() {
-                        return;
-                    }
-                    waker.wake();
                 }
             });
             match spawned {
@@ -106,39 +101,65 @@ impl CallPool {
     }
 }
 
-fn make(handler: &Handler, mut job: Job) -> Done {
-    match catch_unwind(AssertUnwindSafe(|| handler(&job.call))) {
-        Ok(response) => Done::Answered(Answer { task: job.call.task, key: job.call.key, id: job.call.id, response }),
-        Err(_) => {
-            job.panics += 1;
-            job.call.repeated = true;
-            Done::Panicked(job)
+/// Nobody takes the results any more when the pool is gone.
+fn make(handler: &Handler, mut job: Job, done: &Sender<Done>, waker: &Waker) {
+    let mut answered = vec![false; job.calls.len()];
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        handler(&job.calls, &mut |place, response| {
+            // Only the first answer to a call counts.
+            if std::mem::replace(&mut answered[place], true) {
+                return;
+            }
+            let call = &job.calls[place];
+            let answer = Answer { task: call.task, key: call.key.clone(), id: call.id.clone(), response };
+            let _ = done.send(Done::Answered(answer));
+            waker.wake();
+        });
+    }));
+    let mut place = 0..;
+    job.calls.retain(|_| !place.next().is_some_and(|place| answered[place]));
+    if !job.calls.is_empty() {
+        if outcome.is_ok() {
+            tracing::error!(calls = job.calls.len(), "a handler has left calls unanswered");
         }
+        job.panics += 1;
+        job.calls.iter_mut().for_each(|call| call.repeated = true);
+        let _ = done.send(Done::Panicked(job));
+        waker.wake();
     }
 }
 
 impl Caller for CallPool {
-    fn start(&mut self, call: Call) {
-        self.give(Job { call, panics: 0 });
+    fn start(&mut self, mut calls: Vec<Call>) {
+        while !calls.is_empty() {
+            let rest = calls.split_off(calls.len().min(self.together_most));
+            self.give(Job { calls, panics: 0 });
+            calls = rest;
+        }
     }
 
     fn answers(&mut self, answers: &mut Vec<Answer>) {
         while let Ok(done) = self.results.try_recv() {
             match done {
                 Done::Answered(answer) => answers.push(answer),
-                Done::Panicked(job) => {
+                Done::Panicked(Job { calls, panics }) => {
                     self.panics += 1;
-                    let pause = (PAUSE_FIRST * 2_u32.saturating_pow(job.panics - 1).min(1 << 12)).min(PAUSE_MOST);
-                    tracing::error!(
-                        processor = job.call.processor,
-                        task = %job.call.task,
-                        call = job.call.id,
-                        panics = job.panics,
-                        "the handler of a call panicked; it is made again in {pause:?}"
-                    );
-                    self.again.push((Instant::now() + pause, job));
+                    let pause = (PAUSE_FIRST * 2_u32.saturating_pow(panics - 1).min(1 << 12)).min(PAUSE_MOST);
+                    for call in calls {
+                        tracing::error!(
+                            processor = call.processor,
+                            task = %call.task,
+                            call = call.id,
+                            panics,
+                            "the handler of a call panicked; it is made again in {pause:?}"
+                        );
+                        self.again.push((Instant::now() + pause, Job { calls: vec![call], panics }));
+                    }
                 }
             }
+        }
+        if self.again.is_empty() {
+            return;
         }
         let now = Instant::now();
         for (_, job) in self.again.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
@@ -166,6 +187,13 @@ mod tests {
         }
     }
 
+    /// A handler that makes one call after the other.
+    fn each(one: impl Fn(&Call) -> Vec<u8> + Send + Sync + 'static) -> Handler {
+        Arc::new(move |calls: &[Call], answer: &mut dyn FnMut(usize, Vec<u8>)| {
+            calls.iter().enumerate().for_each(|(place, call)| answer(place, one(call)));
+        })
+    }
+
     fn wait_for(pool: &mut CallPool, count: usize) -> Vec<Answer> {
         let (mut answers, since) = (Vec::new(), Instant::now());
         while answers.len() < count {
@@ -180,42 +208,33 @@ mod tests {
     fn calls_run_side_by_side_and_each_is_answered_once() {
         // Each waits for all the others: with fewer threads than calls this would never end.
         let barrier = Arc::new(std::sync::Barrier::new(8));
-        let mut pool = CallPool::new(
-            8,
-            Arc::new(move |call: &Call| {
-                barrier.wait();
-                call.id.clone().into_bytes()
-            }),
-            Waker::default(),
-        );
-        for number in 0..8 {
-            pool.start(call(&number.to_string()));
-        }
+        let handler = each(move |call| {
+            barrier.wait();
+            call.id.clone().into_bytes()
+        });
+        let mut pool = CallPool::new(8, 1, handler, Waker::default());
+        pool.start((0..8).map(|number| call(&number.to_string())).collect());
         let mut ids: Vec<_> = wait_for(&mut pool, 8).into_iter().map(|a| (a.id.clone(), a.response)).collect();
         ids.sort();
         let wanted: Vec<_> = (0..8).map(|n| (n.to_string(), n.to_string().into_bytes())).collect();
         assert_eq!(ids, wanted);
-        assert_eq!(pool.in_flight(), 0);
     }
 
     #[test]
     fn a_panic_loses_no_call_and_makes_it_a_repeated_one() {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = seen.clone();
-        let mut pool = CallPool::new(
-            2,
-            Arc::new(move |call: &Call| {
-                let times = {
-                    let mut log = log.lock().unwrap();
-                    log.push(call.repeated);
-                    log.len()
-                };
-                assert!(times > 2, "the handler breaks twice");
-                b"done".to_vec()
-            }),
-            Waker::default(),
-        );
-        pool.start(call("a"));
+        let handler = each(move |call| {
+            let times = {
+                let mut log = log.lock().unwrap();
+                log.push(call.repeated);
+                log.len()
+            };
+            assert!(times > 2, "the handler breaks twice");
+            b"done".to_vec()
+        });
+        let mut pool = CallPool::new(2, 1, handler, Waker::default());
+        pool.start(vec![call("a")]);
         assert_eq!(wait_for(&mut pool, 1)[0].response, b"done");
         assert_eq!(*seen.lock().unwrap(), vec![false, true, true]);
         assert_eq!(pool.panics(), 2);
@@ -226,21 +245,35 @@ mod tests {
         let now = Arc::new(AtomicUsize::new(0));
         let most = Arc::new(AtomicUsize::new(0));
         let (at, top) = (now.clone(), most.clone());
-        let mut pool = CallPool::new(
-            3,
-            Arc::new(move |_: &Call| {
-                let running = at.fetch_add(1, Ordering::SeqCst) + 1;
-                top.fetch_max(running, Ordering::SeqCst);
-                thread::sleep(Duration::from_millis(2));
-                at.fetch_sub(1, Ordering::SeqCst);
-                Vec::new()
-            }),
-            Waker::default(),
-        );
-        for number in 0..50 {
-            pool.start(call(&number.to_string()));
-        }
+        let handler = each(move |_| {
+            let running = at.fetch_add(1, Ordering::SeqCst) + 1;
+            top.fetch_max(running, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(2));
+            at.fetch_sub(1, Ordering::SeqCst);
+            Vec::new()
+        });
+        let mut pool = CallPool::new(3, 1, handler, Waker::default());
+        pool.start((0..50).map(|number| call(&number.to_string())).collect());
         wait_for(&mut pool, 50);
         assert!(most.load(Ordering::SeqCst) <= 3);
+    }
+
+    #[test]
+    fn calls_that_became_open_together_are_made_together_and_a_panic_parts_them() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let log = sizes.clone();
+        let handler: Handler = Arc::new(move |calls: &[Call], answer: &mut dyn FnMut(usize, Vec<u8>)| {
+            log.lock().unwrap().push(calls.len());
+            for (place, call) in calls.iter().enumerate() {
+                assert!(call.id != "3" || call.repeated, "the handler breaks once");
+                answer(place, call.id.clone().into_bytes());
+            }
+        });
+        let mut pool = CallPool::new(1, 4, handler, Waker::default());
+        pool.start((0..6).map(|number| call(&number.to_string())).collect());
+        let mut ids: Vec<_> = wait_for(&mut pool, 6).into_iter().map(|answer| answer.id).collect();
+        ids.sort();
+        assert_eq!(ids, ["0", "1", "2", "3", "4", "5"]);
+        assert_eq!(*sizes.lock().unwrap(), [4, 2, 1], "the one that broke is made again by itself");
     }
 }

@@ -24,7 +24,8 @@ pub struct KafkaConfig {
     pub static_membership: bool,
     /// What becomes of the place in the groups when this thread is stopped in good order.
     pub when_stopped: WhenStopped,
-    /// How long the producer waits for a batch to fill, milliseconds, 0 to 5.
+    /// How long the producer waits for a batch to fill, milliseconds, 0 to 100. Who ends a transaction does not wait for it:
+    /// it only says how many requests a large one is made of.
     pub linger_ms: u32,
     /// Largest batch, bytes.
     pub batch_bytes: u32,
@@ -115,7 +116,7 @@ impl KafkaConfig {
             max_poll_interval_ms: 60_000,
             static_membership: true,
             when_stopped: WhenStopped::Stay,
-            linger_ms: 1,
+            linger_ms: 50,
             batch_bytes: 1 << 20,
             compression: "none".into(),
             transaction_timeout_ms: 10_000,
@@ -144,7 +145,7 @@ impl KafkaConfig {
                 Err(ConfigError::OutOfRange { name, value: value.into(), range })
             }
         };
-        within("linger_ms", self.linger_ms, 0, 5, "0 to 5")?;
+        within("linger_ms", self.linger_ms, 0, 100, "0 to 100")?;
         within("session_timeout_ms", self.session_timeout_ms, 1_000, 60_000, "1000 to 60000")?;
         within("transaction_timeout_ms", self.transaction_timeout_ms, 1_000, 60_000, "1000 to 60000")?;
         within(
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn numbers_are_bounded() {
         let mut config = KafkaConfig::new("127.0.0.1:9092", "a", 0);
-        config.linger_ms = 6;
+        config.linger_ms = 101;
         assert!(matches!(config.check(), Err(ConfigError::OutOfRange { name: "linger_ms", .. })));
     }
 }

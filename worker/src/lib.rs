@@ -23,7 +23,7 @@ pub mod transaction;
 pub mod waker;
 mod watchdog;
 
-pub use calls::CallPool;
+pub use calls::{CallPool, Handler};
 pub use clock::SystemClock;
 pub use config::{ConfigError, KafkaConfig, WhenStopped};
 pub use http::{Health, health_routes};

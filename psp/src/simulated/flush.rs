@@ -18,6 +18,8 @@ struct State {
     /// Every write up to this number is on disk.
     durable: u64,
     flushing: bool,
+    #[cfg(test)]
+    flushes: u64,
 }
 
 impl GroupFlush {
@@ -48,6 +50,10 @@ impl GroupFlush {
             let outcome = flush();
             state = self.lock();
             state.flushing = false;
+            #[cfg(test)]
+            {
+                state.flushes += 1;
+            }
             if outcome.is_ok() {
                 state.durable = state.durable.max(covers);
             }
@@ -57,8 +63,14 @@ impl GroupFlush {
         Ok(())
     }
 
+    /// How many flushes were made.
+    #[cfg(test)]
+    pub(super) fn flushes(&self) -> u64 {
+        self.lock().flushes
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Both fields are single assignments: a panicking holder leaves nothing half done.
+        // Its fields are single assignments: a panicking holder leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,8 @@
 //! The simulated provider: the rules of [`crate::rules`] over accounts kept on disk ([`SimulatedProvider`]) or in memory
 //! ([`MemoryProvider`]). Owns durability and latency; never the rules.
 //!
-//! What it did survives a crash: an account is on disk before its answer is given. One flush serves every call that
-//! waits for one, so that thousands of calls a second are possible when many threads call.
+//! What it did survives a crash: an account is on disk before its answer is given. One flush serves every request
+//! that is made together with others, and every thread that waits for one.
 
 mod flush;
 mod ledger;
@@ -18,6 +18,9 @@ pub use memory::MemoryProvider;
 use crate::rules::{self, Effect};
 use crate::{Provider, ProviderRequest, ProviderResponse};
 use flush::GroupFlush;
+
+/// Requests that share a flush: a few milliseconds' worth.
+const TOGETHER: usize = 256;
 
 /// How the simulated provider behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,30 +60,50 @@ impl SimulatedProvider {
     }
 
     fn answer(&self, request: &ProviderRequest) -> Result<ProviderResponse, LedgerError> {
-        let (response, write) = {
-            let _held = self.lock();
-            let mut account = ledger::read(&self.db, &request.order_id)?;
-            let (response, effect) = rules::answer(&mut account, request);
-            if effect == Effect::Changed {
-                ledger::write(&self.db, &request.order_id, &account)?;
-                self.flushed.wrote();
-            }
-            (response, self.flushed.written())
-        };
-        // Also an answer that changed nothing may tell of a write that is not on disk yet.
-        self.flushed.wait_for(write, || self.db.flush().map(|_| ()))?;
+        let mut account = ledger::read(&self.db, &request.order_id)?;
+        let (response, effect) = rules::answer(&mut account, request);
+        if effect == Effect::Changed {
+            ledger::write(&self.db, &request.order_id, &account)?;
+            self.flushed.wrote();
+        }
         Ok(response)
     }
 }
 
 impl Provider for SimulatedProvider {
     fn handle(&self, request: &ProviderRequest) -> ProviderResponse {
+        let mut response = None;
+        self.handle_all(std::slice::from_ref(request), &mut |_, answered| response = Some(answered));
+        response.unwrap_or_else(|| unknown("it did not answer"))
+    }
+
+    fn handle_all(&self, requests: &[ProviderRequest], answer: &mut dyn FnMut(usize, ProviderResponse)) {
         if !self.options.latency.is_zero() {
             std::thread::sleep(self.options.latency);
         }
-        self.answer(request)
-            .unwrap_or_else(|error| ProviderResponse::Unknown { detail: format!("the simulated provider: {error}") })
+        let (responses, write) = {
+            let _held = self.lock();
+            let responses: Vec<_> = requests.iter().map(|request| self.answer(request)).collect();
+            (responses, self.flushed.written())
+        };
+        // Also an answer that changed nothing may tell of a write that is not on disk yet.
+        let flushed = self.flushed.wait_for(write, || self.db.flush().map(|_| ()));
+        for (place, response) in responses.into_iter().enumerate() {
+            let on_disk = match &flushed {
+                Ok(()) => response.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            answer(place, on_disk.unwrap_or_else(|why| unknown(&why)));
+        }
     }
+
+    fn together(&self) -> usize {
+        TOGETHER
+    }
+}
+
+fn unknown(why: &str) -> ProviderResponse {
+    ProviderResponse::Unknown { detail: format!("the simulated provider: {why}") }
 }
 
 #[cfg(test)]

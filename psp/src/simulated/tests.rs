@@ -95,6 +95,23 @@ fn many_threads_share_flushes_and_each_order_is_charged_once() {
 }
 
 #[test]
+fn requests_made_together_share_one_flush() {
+    let directory = tempfile::tempdir().unwrap();
+    let provider = SimulatedProvider::open(directory.path(), Options::default()).unwrap();
+    let requests: Vec<_> = (0..50).map(|order| authorize(order, "tok_visa")).collect();
+    let mut answered = vec![false; requests.len()];
+    provider.handle_all(&requests, &mut |place, response| {
+        assert!(matches!(response, ProviderResponse::Approved { .. }), "{response:?}");
+        answered[place] = true;
+    });
+    assert!(answered.iter().all(|answered| *answered));
+    assert_eq!(provider.flushed.flushes(), 1);
+    let copy = tempfile::tempdir().unwrap();
+    copy_files(directory.path(), copy.path());
+    assert_eq!(entries(open_ledger(copy.path()).unwrap()).len(), 50);
+}
+
+#[test]
 fn a_directory_has_one_opener() {
     let directory = tempfile::tempdir().unwrap();
     let _provider = SimulatedProvider::open(directory.path(), Options::default()).unwrap();

@@ -431,6 +431,7 @@ impl<B: Broker> StreamThread<B> {
         self.report.info(About::partition(key.1), text);
         self.steer(key)?;
         // Calls that were open before may have been made: they are asked about first.
+        let mut opened = Vec::new();
         for task in self.assigned.get(&key).into_iter().flat_map(|assigned| &assigned.tasks) {
             for store in &task.stores {
                 for (at, request) in store.open_calls() {
@@ -438,7 +439,7 @@ impl<B: Broker> StreamThread<B> {
                         continue;
                     }
                     *self.report.calls.entry(task.id.processor).or_default() += 1;
-                    self.caller.start(Call {
+                    opened.push(Call {
                         task: task.id,
                         processor: task.definition.name.to_owned(),
                         key: at.to_vec(),
@@ -448,6 +449,9 @@ impl<B: Broker> StreamThread<B> {
                     });
                 }
             }
+        }
+        if !opened.is_empty() {
+            self.caller.start(opened);
         }
         Ok(())
     }

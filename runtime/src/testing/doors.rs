@@ -218,8 +218,8 @@ impl QueuedCaller {
 }
 
 impl Caller for QueuedCaller {
-    fn start(&mut self, call: Call) {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push_back(call);
+    fn start(&mut self, calls: Vec<Call>) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).extend(calls);
     }
 
     fn answers(&mut self, answers: &mut Vec<Answer>) {

@@ -171,7 +171,7 @@ impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             hand_over: true,
-            commit_records: 10_000,
+            commit_records: 30_000,
             commit_latency_ms: 100,
             memtable_bytes: 256 << 20,
             write_out_ms: 10_000,

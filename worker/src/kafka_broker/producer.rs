@@ -18,6 +18,7 @@ use super::ClientCounters;
 use super::context::Deliveries;
 use super::errors::{Member, Verdict, judge, member, say};
 use super::library_thread::LibraryThread;
+use super::raw;
 
 /// Where a producer stands.
 ///
@@ -49,6 +50,13 @@ const OFFSETS_SLICE: Duration = Duration::from_secs(6);
 /// How late it may be with saying that this took too long, before it is taken to hang (librdkafka issues 5456 and 5511: it
 /// waits for a broker that is no more).
 const OFFSETS_LATE: Duration = Duration::from_secs(1);
+/// How long the library is told to send what waits; its threads see it in this time, unless they do not run at all,
+const TELLING: Duration = Duration::from_millis(1);
+/// and after this they are told again.
+const TELL_AGAIN: Duration = Duration::from_millis(5);
+/// First pause between two looks at what is in flight, and the longest.
+const PAUSE_FIRST: Duration = Duration::from_micros(50);
+const PAUSE_MOST: Duration = Duration::from_micros(400);
 /// Old producers that may still be closing, at most.
 const CLOSING_MAX: usize = 4;
 
@@ -310,22 +318,26 @@ impl TransactionalProducer {
         Ok(())
     }
 
-    /// Serves the producer until nothing is in flight. Looks often at first: most drains take a few milliseconds.
+    /// Serves the producer until nothing is in flight; what waits for a batch to fill is sent at once. Looks often at first:
+    /// most drains take a few milliseconds.
     fn drain(&self, producer: &BaseProducer<Deliveries>, limit: Duration) -> bool {
         let since = Instant::now();
-        let mut pause = Duration::from_micros(50);
+        let mut pause = PAUSE_FIRST;
+        let mut told: Option<Instant> = None;
         let mut before = producer.in_flight_count();
         while before > 0 {
             producer.poll(Duration::ZERO);
             let now = producer.in_flight_count();
             if now < before {
-                pause = Duration::from_micros(50);
+                pause = PAUSE_FIRST;
+            } else if since.elapsed() > limit {
+                return false;
+            } else if told.is_none_or(|at| at.elapsed() > TELL_AGAIN) {
+                raw::send_now(producer, TELLING);
+                told = Some(Instant::now());
             } else {
-                if since.elapsed() > limit {
-                    return false;
-                }
                 thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_micros(400));
+                pause = (pause * 2).min(PAUSE_MOST);
             }
             before = now;
         }

@@ -3,7 +3,7 @@
 //! crate; never decides anything.
 //!
 //! Why not the safe calls: `KafkaError::PartitionEOF` carries a partition number without topic or offset,
-//! `ConsumerGroupMetadata` is opaque, nothing gives the member id, and `fetch_group_list` asks every broker, so that one
+//! `ConsumerGroupMetadata` is opaque, nothing gives the member id, a producer's flush waits for nobody, and `fetch_group_list` asks every broker, so that one
 //! that is down spoils the answer. Each block says why it is sound.
 #![allow(unsafe_code)]
 
@@ -15,6 +15,7 @@ use millrace_runtime::{Headers, InputRecord, header_name};
 use rdkafka::bindings as native;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka::types::RDKafkaRespErr;
 
 /// What one poll of a reader outside any group gave.
@@ -41,6 +42,15 @@ pub(crate) fn poll<C: ConsumerContext>(consumer: &BaseConsumer<C>, wait: Duratio
         native::rd_kafka_message_destroy(message);
         polled
     }
+}
+
+/// Has a producer send what waits for its batches to fill, for as long as `wait` at most. The safe call does not wait, and
+/// what it asks for is forgotten as it returns, before the library's threads have seen it.
+pub(crate) fn send_now<C: ProducerContext + 'static>(producer: &BaseProducer<C>, wait: Duration) {
+    let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client pointer is valid while `producer` is borrowed, and the call is thread-safe. Its result says whether
+    // everything was delivered, which the caller sees by itself.
+    unsafe { native::rd_kafka_flush(producer.client().native_ptr(), wait_ms) };
 }
 
 /// SAFETY: `message` must be the live message that `at` points to.
