@@ -54,7 +54,7 @@ Examples:
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// What to do; all of them when none is named.
+    /// What to do; when none is named, each but the summary, which is several of them at one sitting.
     #[arg(value_enum, value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
     /// Whom to compare with: kafka-streams, followed by any of -fused, one of -tuned, -latency, -at-least-once, and
@@ -113,7 +113,8 @@ fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
     let peers = cli.peer.iter().map(|name| Contender::named(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut scenarios = cli.scenarios.clone();
     if scenarios.is_empty() {
-        scenarios.extend_from_slice(<Scenario as clap::ValueEnum>::value_variants());
+        let all = <Scenario as clap::ValueEnum>::value_variants().iter();
+        scenarios.extend(all.filter(|scenario| **scenario != Scenario::Summary));
     }
     let machine = Machine::here();
     let started = machine::now_utc();
@@ -137,6 +138,8 @@ fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
         Time { since: Instant::now(), limit: cli.minutes.map(|n| Duration::from_secs(n * 60)), block: Duration::ZERO };
     let mut ground = Ground::start()?;
     let mut known = Known::default();
+    eprintln!("the broker is kept busy, so that its code is compiled");
+    scenario::warm_broker(&mut ground, cli.effort)?;
     for scenario in scenarios {
         let peers: Vec<&Contender> = peers.iter().filter(|peer| scenario.is_for(peer)).collect();
         // Two peers share the blocks of Millrace between them: that saves a third of the time.
@@ -172,18 +175,19 @@ fn compare(
     mut save: impl FnMut(Vec<Outcome>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let [first, others @ ..] = peers else { return Ok(()) };
-    let once: Vec<&Contender> = match scenario {
+    let sides = effort.sides(scenario);
+    let order: Vec<&Contender> = match scenario {
         // Latencies are measured at half of the first peer's rate, so that is found first.
         Scenario::Summary => {
             let forth = [*first, ours].into_iter().chain(others.iter().copied());
-            forth.clone().chain(forth.rev()).collect()
+            let there_and_back: Vec<_> = forth.clone().chain(forth.rev()).collect();
+            there_and_back.repeat(sides.len() / blocks(1).len())
         }
         _ => {
             let contender = |side: &statistics::Side| if *side == statistics::Side::A { ours } else { *first };
-            blocks(1).iter().map(contender).collect()
+            sides.iter().map(contender).collect()
         }
     };
-    let order = once.repeat(effort.times(scenario));
     let mut done = Vec::new();
     for (number, contender) in order.iter().enumerate() {
         if time.is_up() {

@@ -8,12 +8,12 @@ use anyhow::{bail, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::contender::Contender;
+use crate::contender::{Contender, RELAY};
 use crate::ground::{Ground, Numbers};
 use crate::rate::Search;
 use crate::result::{Better, Block};
 use crate::session::{Session, Setup, Window};
-use crate::statistics::Side;
+use crate::statistics::{Side, blocks};
 use crate::workload::Workload;
 
 /// The scenarios, the most telling first.
@@ -52,9 +52,11 @@ pub(crate) enum Scenario {
 pub(crate) enum Effort {
     /// Only whether everything runs; its figures say nothing
     Smoke,
-    /// Rough figures in minutes
+    /// Rough figures of everything in half an hour: most of them of one pair of blocks, so without an interval
     Short,
-    /// Figures to be quoted
+    /// An interval for each figure, in a quarter of an hour for most scenarios
+    Medium,
+    /// Figures to be quoted: hours
     Full,
 }
 
@@ -94,16 +96,29 @@ impl Effort {
             },
             Self::Short => Lengths {
                 warm_window: seconds(3),
-                warm_at_most: seconds(20),
+                warm_at_most: seconds(12),
                 warm_share: 0.05,
-                probe: seconds(6),
+                probe: seconds(5),
                 tolerance: 0.06,
-                tries: 4,
+                tries: 3,
                 measure: seconds(8),
                 in_flight: 20_000,
-                keys: 100_000,
-                key_steps: &[10_000, 100_000, 300_000],
-                soak: seconds(60),
+                keys: 60_000,
+                key_steps: &[10_000, 100_000],
+                soak: seconds(40),
+            },
+            Self::Medium => Lengths {
+                warm_window: seconds(4),
+                warm_at_most: seconds(30),
+                warm_share: 0.04,
+                probe: seconds(8),
+                tolerance: 0.04,
+                tries: 5,
+                measure: seconds(15),
+                in_flight: 20_000,
+                keys: 300_000,
+                key_steps: &[10_000, 100_000, 1_000_000],
+                soak: seconds(600),
             },
             Self::Full => Lengths {
                 warm_window: seconds(5),
@@ -121,12 +136,27 @@ impl Effort {
         }
     }
 
-    /// How often A B B A.
-    pub(crate) fn times(self, scenario: Scenario) -> usize {
+    /// The sides of the blocks, in their order.
+    pub(crate) fn sides(self, scenario: Scenario) -> Vec<Side> {
         match (self, scenario) {
-            (Self::Smoke | Self::Short, _) | (_, Scenario::Soak | Scenario::Keys | Scenario::Conformance) => 1,
-            (Self::Full, _) => 3,
+            (Self::Smoke | Self::Short, Scenario::Orders | Scenario::Summary) => blocks(1),
+            (Self::Smoke | Self::Short, _) => vec![Side::A, Side::B],
+            (_, Scenario::Soak | Scenario::Keys | Scenario::Conformance) => blocks(1),
+            (Self::Medium, Scenario::Orders | Scenario::Summary) => blocks(2),
+            (Self::Medium, _) => blocks(1),
+            (Self::Full, _) => blocks(3),
         }
+    }
+
+    /// How long the broker is kept busy before anything is measured: the code of a Java machine becomes fast only as it runs,
+    /// and whoever comes first would pay for that.
+    fn broker_warm_up(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Smoke => 2,
+            Self::Short => 40,
+            Self::Medium => 90,
+            Self::Full => 180,
+        })
     }
 }
 
@@ -136,6 +166,14 @@ pub(crate) struct Known {
     pub(crate) rates: BTreeMap<String, f64>,
     /// Half of the peer's rate, where latencies are compared: the same for every block.
     half: Option<f64>,
+}
+
+/// Keeps the broker busy with what every contender asks of it, before the first of them.
+pub(crate) fn warm_broker(ground: &mut Ground, effort: Effort) -> anyhow::Result<()> {
+    let setup = Setup { orders_max: 10_000_000, in_flight: effort.lengths().in_flight, ..Setup::default() };
+    let mut session = Session::open(ground, &Contender::named(RELAY)?, &setup)?;
+    session.under_pressure(effort.broker_warm_up())?;
+    session.stop()
 }
 
 impl Scenario {
@@ -511,7 +549,8 @@ fn sweep(
 ) -> anyhow::Result<Block> {
     let intervals: &[u64] = match effort {
         Effort::Smoke => &[100],
-        Effort::Short => &[10, 100, 500],
+        Effort::Short => &[10, 100],
+        Effort::Medium => &[10, 50, 100, 500],
         Effort::Full => &[5, 10, 20, 50, 100, 200, 500, 1_000, 2_000],
     };
     let mut block = Block::new(contender, side, setup);
@@ -537,7 +576,7 @@ fn flash_sale(ground: &mut Ground, contender: &Contender, side: Side, effort: Ef
     let stock: i64 = match effort {
         Effort::Smoke => 500,
         Effort::Short => 10_000,
-        Effort::Full => 100_000,
+        Effort::Medium | Effort::Full => 100_000,
     };
     let workload = Workload { hot: Some(stock), ..Workload::default() };
     let orders = stock.unsigned_abs() * 2;
