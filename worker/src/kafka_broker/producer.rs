@@ -50,11 +50,7 @@ const OFFSETS_SLICE: Duration = Duration::from_secs(6);
 /// How late it may be with saying that this took too long, before it is taken to hang (librdkafka issues 5456 and 5511: it
 /// waits for a broker that is no more).
 const OFFSETS_LATE: Duration = Duration::from_secs(1);
-/// How long the library is told to send what waits; its threads see it in this time, unless they do not run at all,
-const TELLING: Duration = Duration::from_millis(1);
-/// and after this they are told again.
-const TELL_AGAIN: Duration = Duration::from_millis(5);
-/// First pause between two looks at what is in flight, and the longest.
+/// First pause between two looks at what is in flight, and the longest: most drains take a few milliseconds.
 const PAUSE_FIRST: Duration = Duration::from_micros(50);
 const PAUSE_MOST: Duration = Duration::from_micros(400);
 /// Old producers that may still be closing, at most.
@@ -318,30 +314,40 @@ impl TransactionalProducer {
         Ok(())
     }
 
-    /// Serves the producer until nothing is in flight; what waits for a batch to fill is sent at once. Looks often at first:
-    /// most drains take a few milliseconds.
+    /// Serves the producer until nothing is in flight; what waits for a batch to fill is sent at once. The library must be
+    /// told so as long as anything waits (it may not send to a partition before the coordinator knows of it), while
+    /// this thread takes the reports; so another tells it.
     fn drain(&self, producer: &BaseProducer<Deliveries>, limit: Duration) -> bool {
-        let since = Instant::now();
-        let mut pause = PAUSE_FIRST;
-        let mut told: Option<Instant> = None;
-        let mut before = producer.in_flight_count();
-        while before > 0 {
-            producer.poll(Duration::ZERO);
-            let now = producer.in_flight_count();
-            if now < before {
-                pause = PAUSE_FIRST;
-            } else if since.elapsed() > limit {
-                return false;
-            } else if told.is_none_or(|at| at.elapsed() > TELL_AGAIN) {
-                raw::send_now(producer, TELLING);
-                told = Some(Instant::now());
-            } else {
-                thread::sleep(pause);
-                pause = (pause * 2).min(PAUSE_MOST);
-            }
-            before = now;
+        self.serve();
+        if producer.in_flight_count() == 0 {
+            return true;
         }
-        true
+        let since = Instant::now();
+        thread::scope(|scope| {
+            let telling = thread::Builder::new().name("flush".into());
+            // Without a thread it takes until the batches have waited long enough.
+            if let Err(error) = telling.spawn_scoped(scope, || raw::flush(producer, limit)) {
+                tracing::error!(%error, "no thread to flush the producer");
+            }
+            let mut pause = PAUSE_FIRST;
+            let mut before = producer.in_flight_count();
+            while before > 0 {
+                producer.poll(Duration::ZERO);
+                let now = producer.in_flight_count();
+                if now < before {
+                    pause = PAUSE_FIRST;
+                } else {
+                    if since.elapsed() > limit {
+                        return false;
+                    }
+                    // A poll that may wait would wait for all of its time, whatever comes.
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(PAUSE_MOST);
+                }
+                before = now;
+            }
+            true
+        })
     }
 
     /// Waits until every record of the transaction is delivered to a known place.

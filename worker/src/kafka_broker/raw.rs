@@ -44,12 +44,12 @@ pub(crate) fn poll<C: ConsumerContext>(consumer: &BaseConsumer<C>, wait: Duratio
     }
 }
 
-/// Has a producer send what waits for its batches to fill, for as long as `wait` at most. The safe call does not wait, and
-/// what it asks for is forgotten as it returns, before the library's threads have seen it.
-pub(crate) fn send_now<C: ProducerContext + 'static>(producer: &BaseProducer<C>, wait: Duration) {
+/// Has a producer send what waits for its batches to fill, until everything is delivered or for as long as `wait`. Another
+/// thread must take the reports meanwhile. The safe call does not wait, and what it asks for is forgotten as it returns.
+pub(crate) fn flush<C: ProducerContext + 'static>(producer: &BaseProducer<C>, wait: Duration) {
     let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the client pointer is valid while `producer` is borrowed, and the call is thread-safe. Its result says whether
-    // everything was delivered, which the caller sees by itself.
+    // everything was delivered, which whoever takes the reports sees.
     unsafe { native::rd_kafka_flush(producer.client().native_ptr(), wait_ms) };
 }
 
