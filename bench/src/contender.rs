@@ -93,6 +93,11 @@ impl Contender {
         self.name.contains("-tuned")
     }
 
+    /// Whether it becomes fast only as it runs.
+    pub(crate) fn is_java(&self) -> bool {
+        matches!(self.kind, Kind::KafkaStreams(_))
+    }
+
     /// Whether there are promises to audit.
     pub(crate) fn is_audited(&self) -> bool {
         !matches!(self.kind, Kind::Relay { .. })

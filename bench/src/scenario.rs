@@ -63,6 +63,7 @@ pub(crate) enum Effort {
 /// The lengths of one effort.
 struct Lengths {
     warm_window: Duration,
+    /// The limit for a Java machine; others have half of it.
     warm_at_most: Duration,
     warm_share: f64,
     probe: Duration,
@@ -75,6 +76,14 @@ struct Lengths {
     keys: u64,
     key_steps: &'static [u64],
     soak: Duration,
+}
+
+impl Lengths {
+    /// See [`Session::warm_up`].
+    fn warm_up(&self, session: &mut Session<'_>) -> anyhow::Result<(f64, f64)> {
+        let at_most = if session.contender.is_java() { self.warm_at_most } else { self.warm_at_most / 2 };
+        session.warm_up(self.warm_window, at_most, self.warm_share)
+    }
 }
 
 impl Effort {
@@ -96,26 +105,26 @@ impl Effort {
             },
             Self::Short => Lengths {
                 warm_window: seconds(3),
-                warm_at_most: seconds(12),
+                warm_at_most: seconds(30),
                 warm_share: 0.05,
                 probe: seconds(5),
                 tolerance: 0.06,
                 tries: 3,
                 measure: seconds(8),
-                in_flight: 20_000,
+                in_flight: 8_000,
                 keys: 60_000,
                 key_steps: &[10_000, 100_000],
                 soak: seconds(40),
             },
             Self::Medium => Lengths {
                 warm_window: seconds(4),
-                warm_at_most: seconds(30),
+                warm_at_most: seconds(60),
                 warm_share: 0.04,
                 probe: seconds(8),
                 tolerance: 0.04,
                 tries: 5,
                 measure: seconds(15),
-                in_flight: 20_000,
+                in_flight: 8_000,
                 keys: 300_000,
                 key_steps: &[10_000, 100_000, 1_000_000],
                 soak: seconds(600),
@@ -239,7 +248,7 @@ fn summary(
     let mut session = Session::prepare(ground, contender, setup)?;
     let started = seconds_to_an_order(&mut session)?;
     session.until_stocked()?;
-    let (steady, warm) = session.warm_up(lengths.warm_window, lengths.warm_at_most, lengths.warm_share)?;
+    let (steady, warm) = lengths.warm_up(&mut session)?;
     // Where every commit takes seconds, no short window tells whether a rate is sustained. What such a one does under
     // pressure is more than it could sustain, so this is in its favour.
     let by_pressure = contender.is_tuned_for_throughput();
@@ -322,7 +331,7 @@ fn orders(
 ) -> anyhow::Result<Block> {
     let mut block = Block::new(contender, side, setup);
     let mut session = Session::open(ground, contender, setup)?;
-    let (steady, warm) = session.warm_up(lengths.warm_window, lengths.warm_at_most, lengths.warm_share)?;
+    let (steady, warm) = lengths.warm_up(&mut session)?;
     let found = sustained(&mut block, &mut session, steady, lengths, known)?;
     let pressed = session.under_pressure(lengths.measure)?;
     block.figure("rate under pressure", "orders/s", Better::Higher, pressed.steady_per_second);
@@ -406,7 +415,7 @@ fn light(
 ) -> anyhow::Result<Block> {
     let mut block = Block::new(contender, side, setup);
     let mut session = Session::open(ground, contender, setup)?;
-    session.warm_up(lengths.warm_window, lengths.warm_at_most, lengths.warm_share)?;
+    lengths.warm_up(&mut session)?;
     hundred(&mut block, &mut session, lengths)?;
     let idle = session.idle(lengths.measure.min(Duration::from_secs(20)))?;
     block.figure("CPU idle", "cores", Better::Lower, idle.max(1e-4));
@@ -446,7 +455,7 @@ fn peer_rate(
         return Ok(*rate);
     }
     let mut session = Session::open(ground, peer, setup)?;
-    let (steady, _) = session.warm_up(lengths.warm_window, lengths.warm_at_most, lengths.warm_share)?;
+    let (steady, _) = lengths.warm_up(&mut session)?;
     session.stop()?;
     known.rates.insert(peer.name.clone(), steady * 0.8);
     Ok(steady * 0.8)
@@ -462,7 +471,7 @@ fn latency(
 ) -> anyhow::Result<Block> {
     let mut block = Block::new(contender, side, setup);
     let mut session = Session::open(ground, contender, setup)?;
-    session.warm_up(lengths.warm_window, lengths.warm_at_most, lengths.warm_share)?;
+    lengths.warm_up(&mut session)?;
     for share in [0.5, 0.25, 0.75] {
         session.at_rate(peer_rate * share, lengths.warm_window)?;
         let window = session.at_rate(peer_rate * share, lengths.measure)?;
@@ -558,7 +567,7 @@ fn sweep(
         let numbers = Numbers { commit_latency_ms: Some(interval), ..setup.numbers.clone() };
         let setup = Setup { numbers, ..setup.clone() };
         let mut session = Session::open(ground, &contender.clone().with_commit_interval(interval), &setup)?;
-        session.warm_up(lengths.warm_window, lengths.warm_at_most, lengths.warm_share)?;
+        lengths.warm_up(&mut session)?;
         let pressed = session.under_pressure(lengths.measure)?;
         let named = |what: &str| format!("{what}, commit every {interval} ms");
         block.figure(&named("rate under pressure"), "orders/s", Better::Higher, pressed.steady_per_second);
@@ -613,7 +622,7 @@ fn quota(
     }
     let measured = (|| {
         let mut session = Session::open(ground, contender, &setup)?;
-        session.warm_up(lengths.warm_window, lengths.warm_at_most, lengths.warm_share)?;
+        lengths.warm_up(&mut session)?;
         let pressed = session.under_pressure(lengths.measure)?;
         block.figure("rate under pressure", "orders/s", Better::Higher, pressed.steady_per_second);
         costs(&mut block, &pressed);
@@ -646,7 +655,7 @@ fn keys(
     let setup = Setup { orders_max: most as usize * 2 + 4_000_000, ..setup.clone() };
     let mut block = Block::new(contender, side, &setup);
     let mut session = Session::open(ground, contender, &setup)?;
-    session.warm_up(lengths.warm_window, lengths.warm_at_most, lengths.warm_share)?;
+    lengths.warm_up(&mut session)?;
     for &keys in lengths.key_steps {
         fill(&mut session, keys)?;
         let window = session.under_pressure(lengths.measure)?;
@@ -670,7 +679,7 @@ fn soak(
     let setup = Setup { orders_max: (RATE * lengths.soak.as_secs_f64() * 1.2) as usize + 4_000_000, ..setup.clone() };
     let mut block = Block::new(contender, side, &setup);
     let mut session = Session::open(ground, contender, &setup)?;
-    session.warm_up(lengths.warm_window, lengths.warm_at_most, lengths.warm_share)?;
+    lengths.warm_up(&mut session)?;
     let window = session.at_rate(RATE, lengths.soak)?;
     let late = &window.looks[window.looks.len() / 2..];
     let memory: Vec<(f64, f64)> = late.iter().map(|look| (look.at, look.app.resident_mib)).collect();
