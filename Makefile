@@ -62,7 +62,7 @@ peers: ## build what Millrace is measured against (Java 17 and Maven)
 	@setup/kafka.sh
 	@mvn -q -B -f bench/peers/kafka-streams/pom.xml -DskipTests package
 
-bench: build peers ## measure every scenario against Kafka Streams, roughly, in half an hour (ARGS: scenarios, --peer)
+bench: build peers ## measure every scenario against Kafka Streams, roughly (ARGS: scenarios, --peer)
 	@cargo build --release --locked -p bench
 	@"$${CARGO_TARGET_DIR:-target}/release/bench" --effort short $(ARGS)
 

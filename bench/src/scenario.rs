@@ -52,7 +52,7 @@ pub(crate) enum Scenario {
 pub(crate) enum Effort {
     /// Only whether everything runs; its figures say nothing
     Smoke,
-    /// Rough figures of everything in half an hour: most of them of one pair of blocks, so without an interval
+    /// Rough figures in minutes: most of them of one pair of blocks, so without an interval
     Short,
     /// An interval for each figure, in a quarter of an hour for most scenarios
     Medium,
