@@ -77,13 +77,11 @@ pub fn handle_all_bytes(provider: &dyn Provider, calls: &[CallBytes<'_>], answer
             }
         }
     }
-    provider.handle_all(&unsure.requests, &mut |at, known| match known {
-        ProviderResponse::NotFound => {
-            due.add(unsure.places[at], ProviderRequest { ask: false, ..unsure.requests[at].clone() });
-        }
-        known => answer(unsure.places[at], known.to_json()),
+    unsure.handle(provider, &mut |place, request, known| match known {
+        ProviderResponse::NotFound => due.add(place, ProviderRequest { ask: false, ..request.clone() }),
+        known => answer(place, known.to_json()),
     });
-    provider.handle_all(&due.requests, &mut |at, response| answer(due.places[at], response.to_json()));
+    due.handle(provider, &mut |place, _, response| answer(place, response.to_json()));
 }
 
 /// The same for one call.
@@ -105,5 +103,14 @@ impl Requests {
     fn add(&mut self, place: usize, request: ProviderRequest) {
         self.requests.push(request);
         self.places.push(place);
+    }
+
+    /// Has them handled, unless there are none: a provider may take its time over nothing, too.
+    fn handle(&self, provider: &dyn Provider, answer: &mut dyn FnMut(usize, &ProviderRequest, ProviderResponse)) {
+        if !self.requests.is_empty() {
+            provider.handle_all(&self.requests, &mut |at, response| {
+                answer(self.places[at], &self.requests[at], response);
+            });
+        }
     }
 }

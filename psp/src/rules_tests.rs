@@ -179,6 +179,7 @@ fn an_ask_leaves_no_trace() {
 struct Counting {
     inner: MemoryProvider,
     acts: std::sync::atomic::AtomicU32,
+    rounds: std::sync::atomic::AtomicU32,
 }
 
 impl Provider for Counting {
@@ -188,11 +189,16 @@ impl Provider for Counting {
         }
         self.inner.handle(request)
     }
+
+    fn handle_all(&self, requests: &[ProviderRequest], answer: &mut dyn FnMut(usize, ProviderResponse)) {
+        self.rounds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        requests.iter().enumerate().for_each(|(place, request)| answer(place, self.handle(request)));
+    }
 }
 
 #[test]
 fn a_repeated_call_asks_before_it_acts() {
-    let provider = Counting { inner: MemoryProvider::default(), acts: 0.into() };
+    let provider = Counting { inner: MemoryProvider::default(), acts: 0.into(), rounds: 0.into() };
     let bytes = authorize(5, "tok_visa").to_json();
     let acted = |provider: &Counting| provider.acts.load(std::sync::atomic::Ordering::Relaxed);
     // Never made before after all: nothing is found, so it acts.
@@ -216,7 +222,7 @@ fn what_cannot_be_read_is_answered_with_unknown() {
 
 #[test]
 fn calls_made_together_are_answered_each_in_its_place() {
-    let provider = Counting { inner: MemoryProvider::default(), acts: 0.into() };
+    let provider = Counting { inner: MemoryProvider::default(), acts: 0.into(), rounds: 0.into() };
     let authorize = |order: &str| {
         let request =
             ProviderRequest { order_id: order.into(), ..request(ProviderOperation::Authorize, 1, 5, "tok_visa") };
@@ -235,5 +241,7 @@ fn calls_made_together_are_answered_each_in_its_place() {
     assert_eq!(codes, ["approved", "unknown", "approved", "approved"]);
     assert_eq!(answers[0], before, "what was done before is not done again");
     let acted = provider.acts.load(std::sync::atomic::Ordering::Relaxed);
+    let asked = provider.rounds.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(asked, 3, "one round before, one of questions, one of requests; none about nothing");
     assert_eq!(acted, 3, "one before, and of the four only those that nobody had made");
 }
