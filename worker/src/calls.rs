@@ -87,8 +87,11 @@ impl CallPool {
             let (handler, busy) = (self.handler.clone(), self.busy.clone());
             let spawned = thread::Builder::new().name(format!("calls-{}", self.threads)).spawn(move || {
                 for job in todo {
-                    make(&handler, job, &done, &waker);
+                    let heard = make(&handler, job, &done, &waker);
                     busy.fetch_sub(1, Ordering::Relaxed);
+                    if !heard {
+                        return;
+                    }
                 }
             });
             match spawned {
@@ -101,8 +104,13 @@ impl CallPool {
     }
 }
 
-/// Nobody takes the results any more when the pool is gone.
-fn make(handler: &Handler, mut job: Job, done: &Sender<Done>, waker: &Waker) {
+/// Whether anybody takes the results: nobody does when the pool is gone, and what waits is not to be made then.
+fn make(handler: &Handler, mut job: Job, done: &Sender<Done>, waker: &Waker) -> bool {
+    let mut heard = true;
+    let mut tell = |what: Done| {
+        heard &= done.send(what).is_ok();
+        waker.wake();
+    };
     let mut answered = vec![false; job.calls.len()];
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         handler(&job.calls, &mut |place, response| {
@@ -112,21 +120,20 @@ fn make(handler: &Handler, mut job: Job, done: &Sender<Done>, waker: &Waker) {
             }
             let call = &job.calls[place];
             let answer = Answer { task: call.task, key: call.key.clone(), id: call.id.clone(), response };
-            let _ = done.send(Done::Answered(answer));
-            waker.wake();
+            tell(Done::Answered(answer));
         });
     }));
-    let mut place = 0..;
-    job.calls.retain(|_| !place.next().is_some_and(|place| answered[place]));
+    let mut answered = answered.into_iter();
+    job.calls.retain(|_| answered.next() == Some(false));
     if !job.calls.is_empty() {
         if outcome.is_ok() {
             tracing::error!(calls = job.calls.len(), "a handler has left calls unanswered");
         }
         job.panics += 1;
         job.calls.iter_mut().for_each(|call| call.repeated = true);
-        let _ = done.send(Done::Panicked(job));
-        waker.wake();
+        tell(Done::Panicked(job));
     }
+    heard
 }
 
 impl Caller for CallPool {
@@ -275,5 +282,31 @@ mod tests {
         ids.sort();
         assert_eq!(ids, ["0", "1", "2", "3", "4", "5"]);
         assert_eq!(*sizes.lock().unwrap(), [4, 2, 1], "the one that broke is made again by itself");
+    }
+
+    #[test]
+    fn what_waits_when_the_pool_goes_is_not_made() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let (release, held) = unbounded::<()>();
+        let count = made.clone();
+        let handler = each(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let _ = held.recv();
+            Vec::new()
+        });
+        let mut pool = CallPool::new(1, 1, handler.clone(), Waker::default());
+        pool.start((0..3).map(|number| call(&number.to_string())).collect());
+        let since = Instant::now();
+        let wait_until = |is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                assert!(since.elapsed() < Duration::from_secs(20));
+                thread::yield_now();
+            }
+        };
+        wait_until(&|| made.load(Ordering::SeqCst) == 1);
+        drop(pool);
+        drop(release);
+        wait_until(&|| Arc::strong_count(&handler) == 1);
+        assert_eq!(made.load(Ordering::SeqCst), 1, "only the one that was being made");
     }
 }
