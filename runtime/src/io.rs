@@ -341,7 +341,7 @@ pub struct Answer {
 /// Makes calls, many in flight, and gives their answers back later. An answer that comes while the thread waits in
 /// [`Broker::poll`] ends the wait: the thread does not look by itself.
 pub trait Caller {
-    /// Takes calls up, all that became open together; their answers come through [`Caller::answers`], in any order.
+    /// Takes calls up, all that became open together, which may be none; their answers come through [`Caller::answers`], in any order.
     fn start(&mut self, calls: Vec<Call>);
 
     /// Takes the answers that have come in.

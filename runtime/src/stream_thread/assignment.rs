@@ -450,9 +450,7 @@ impl<B: Broker> StreamThread<B> {
                 }
             }
         }
-        if !opened.is_empty() {
-            self.caller.start(opened);
-        }
+        self.caller.start(opened);
         Ok(())
     }
 

@@ -139,9 +139,7 @@ impl<B: Broker> StreamThread<B> {
                 // The overlay has no order, and what is seen outside must not depend on it.
                 opened.sort_unstable_by(|one, other| one.key.cmp(&other.key));
                 *report.calls.entry(id.processor).or_default() += opened.len() as u64;
-                if !opened.is_empty() {
-                    caller.start(opened);
-                }
+                caller.start(opened);
             }
         }
     }

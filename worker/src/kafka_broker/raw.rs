@@ -3,8 +3,8 @@
 //! crate; never decides anything.
 //!
 //! Why not the safe calls: `KafkaError::PartitionEOF` carries a partition number without topic or offset,
-//! `ConsumerGroupMetadata` is opaque, nothing gives the member id, a producer's flush waits for nobody, and `fetch_group_list` asks every broker, so that one
-//! that is down spoils the answer. Each block says why it is sound.
+//! `ConsumerGroupMetadata` is opaque, nothing gives the member id, a producer's flush waits for nobody, and
+//! `fetch_group_list` asks every broker, so that one that is down spoils the answer. Each block says why it is sound.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
