@@ -161,7 +161,9 @@ impl KafkaConfig {
     fn base(&self, role: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
-            .set("reconnect.backoff.ms", "200")
+            // Doubles up to the second figure. Half of the first is also how long a new client waits before the broker that
+            // it was told of, and that is on the way of each start and restart.
+            .set("reconnect.backoff.ms", "20")
             .set("reconnect.backoff.max.ms", "2000")
             // What got no answer in this time is asked again on another connection; the library would wait for a minute. The
             // producer refuses to wait longer than its transaction may take.

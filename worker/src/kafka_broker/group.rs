@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use millrace_runtime::{
     BrokerError, Event, Flow, Headers, InputRecord, Offset, SubTopologyId, TopicId, TopicPartition, Topology,
     header_name,
@@ -68,7 +69,18 @@ pub(super) struct Group {
     when_stopped: WhenStopped,
     /// Held back as a whole because the engine has no room.
     held_back: bool,
+    /// Each thread that wakes the library has a clone: when this and those are gone, nobody uses the consumer any more.
+    wakes: Option<Sender<()>>,
+    wakes_over: Receiver<()>,
     counters: Arc<ClientCounters>,
+}
+
+/// A consumer that is to be left and dropped.
+pub(super) struct Closing {
+    pub(super) consumer: Arc<BaseConsumer<GroupContext>>,
+    pub(super) when_stopped: WhenStopped,
+    /// Disconnected once nobody else uses the consumer.
+    pub(super) unused: Receiver<()>,
 }
 
 impl Group {
@@ -90,6 +102,7 @@ impl Group {
         if spec.inputs.is_empty() {
             return Err(BrokerError::Fatal(format!("group {name} has no input")));
         }
+        let (wakes, wakes_over) = bounded(0);
         let mut joined = Self {
             id,
             name: name.clone(),
@@ -108,6 +121,8 @@ impl Group {
             partitions: spec.partitions,
             when_stopped: config.when_stopped,
             held_back: false,
+            wakes: Some(wakes),
+            wakes_over,
             counters,
         };
         joined.subscribe()?;
@@ -266,26 +281,30 @@ impl Group {
         let open = self.readers.iter().filter(|(_, reader)| reader.flow == Flow::Open);
         let list = self.list(open.map(|(at, _)| (at, None)))?;
         if list.count() > 0 {
-            let done = if hold { consumer.pause(&list) } else { self.resume(consumer, &list) };
+            let done = if hold { consumer.pause(&list) } else { consumer.resume(&list) };
             done.map_err(|error| BrokerError::Retry(format!("group {}: {error}", self.name)))?;
+            if !hold {
+                // Waited for: who has room for a moment only would pause it again before it has fetched anything.
+                rouse(consumer, &self.name, &list);
+            }
         }
         self.held_back = hold;
         Ok(())
     }
 
-    /// Resumes, and wakes the library: its broker threads do not notice a resumed partition, and with no fetch under way
-    /// they sleep for up to a second (`rd_kafka_max_block_ms`). A question to the leaders rouses them; nobody needs its
-    /// answer.
-    fn resume(&self, consumer: &BaseConsumer<GroupContext>, list: &TopicPartitionList) -> Result<(), KafkaError> {
-        consumer.resume(list)?;
-        let mut asked = TopicPartitionList::new();
-        for element in list.elements() {
-            asked.add_partition_offset(element.topic(), element.partition(), rdkafka::Offset::End)?;
+    /// Wakes the library for these partitions without waiting until it is awake: the answer stands behind a fetch that the
+    /// broker holds back. (A short limit instead would be worse: the library closes a connection on which a request came to
+    /// its limit.)
+    fn rouse_aside(&self, consumer: &Arc<BaseConsumer<GroupContext>>, list: TopicPartitionList) {
+        let (consumer, group, in_use) = (consumer.clone(), self.name.clone(), self.wakes.clone());
+        let spawned = thread::Builder::new().name("wake".into()).spawn(move || {
+            rouse(&consumer, &group, &list);
+            drop(consumer);
+            drop(in_use);
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(group = self.name, %error, "no thread to wake the client with: the first fetch may come late");
         }
-        if let Err(error) = consumer.offsets_for_times(asked, WAKING) {
-            tracing::debug!(group = self.name, %error, "the first fetch may come late");
-        }
-        Ok(())
     }
 
     fn is_at(&self, at: TopicPartition, message: &BorrowedMessage<'_>) -> bool {
@@ -410,10 +429,13 @@ impl Group {
         let list = self.list(changed.iter().map(|at| (at, None)))?;
         if !self.held_back {
             let done = match flow {
-                Flow::Open => self.resume(&consumer, &list),
+                Flow::Open => consumer.resume(&list),
                 Flow::Paused => consumer.pause(&list),
             };
             done.map_err(|error| BrokerError::Retry(format!("group {}: {error}", self.name)))?;
+            if flow == Flow::Open {
+                self.rouse_aside(&consumer, list);
+            }
         }
         for at in changed {
             if let Some(reader) = self.readers.get_mut(&at) {
@@ -516,10 +538,11 @@ impl Group {
     }
 
     /// Takes the consumer out to be left and dropped elsewhere, answering what waits so that closing cannot hang on it.
-    pub(super) fn close(&mut self) -> Option<(Arc<BaseConsumer<GroupContext>>, WhenStopped)> {
+    pub(super) fn close(&mut self) -> Option<Closing> {
         let consumer = self.consumer.take()?;
         self.answer_what_waits(&consumer);
-        Some((consumer, self.when_stopped))
+        self.wakes = None;
+        Some(Closing { consumer, when_stopped: self.when_stopped, unused: self.wakes_over.clone() })
     }
 
     /// From here on no rebalance reaches the engine, nor one that it has not answered yet.
@@ -587,5 +610,18 @@ fn record_of(message: &BorrowedMessage<'_>) -> InputRecord {
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers,
+    }
+}
+
+/// Wakes the library after partitions were resumed: its broker threads do not notice that, and with no fetch under way they
+/// sleep for up to a second (`rd_kafka_max_block_ms`). A question to the leaders rouses them; nobody needs its answer.
+fn rouse(consumer: &BaseConsumer<GroupContext>, group: &str, list: &TopicPartitionList) {
+    let mut asked = TopicPartitionList::new();
+    for element in list.elements() {
+        // Refused only where a partition has no number.
+        let _ = asked.add_partition_offset(element.topic(), element.partition(), rdkafka::Offset::End);
+    }
+    if let Err(error) = consumer.offsets_for_times(asked, WAKING) {
+        tracing::debug!(group, %error, "the first fetch may come late");
     }
 }

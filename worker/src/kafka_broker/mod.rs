@@ -93,7 +93,7 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 
 use self::bounds::BoundsReader;
 use self::follower::Follower;
-use self::group::Group;
+use self::group::{Closing, Group};
 pub use self::outside::OutsideReader;
 use self::producer::TransactionalProducer;
 use crate::config::{KafkaConfig, WhenStopped};
@@ -388,9 +388,11 @@ impl Drop for KafkaBroker {
     /// Leaves the groups, or keeps the places in them. All clients close at the same time; one that hangs is left behind.
     fn drop(&mut self) {
         let groups = self.groups.iter_mut().filter_map(Group::close);
-        let groups = groups.map(|(consumer, when_stopped)| close_aside(consumer, when_stopped)).collect::<Vec<_>>();
+        let groups =
+            groups.map(|Closing { consumer, when_stopped, unused }| close_aside(consumer, when_stopped, Some(unused)));
+        let groups = groups.collect::<Vec<_>>();
         let readers = self.follower.close().into_iter().chain(self.bounds.close());
-        let readers = readers.map(|consumer| close_aside(consumer, WhenStopped::Stay)).collect::<Vec<_>>();
+        let readers = readers.map(|consumer| close_aside(consumer, WhenStopped::Stay, None)).collect::<Vec<_>>();
         let until = Instant::now() + CLOSE;
         for closed in groups.into_iter().chain(readers) {
             if closed.recv_deadline(until).is_err() {
@@ -400,12 +402,19 @@ impl Drop for KafkaBroker {
     }
 }
 
-/// Drops a client on a thread of its own; the answer comes when it is gone.
-fn close_aside<C: ConsumerContext + 'static>(client: Arc<BaseConsumer<C>>, when_stopped: WhenStopped) -> Receiver<()> {
+/// Drops a client on a thread of its own, once nobody else uses it; the answer comes when it is gone.
+fn close_aside<C: ConsumerContext + 'static>(
+    client: Arc<BaseConsumer<C>>,
+    when_stopped: WhenStopped,
+    unused: Option<Receiver<()>>,
+) -> Receiver<()> {
     let (done, closed) = bounded(1);
     let spawned = thread::Builder::new().name("close-consumer".into()).spawn(move || {
         if when_stopped == WhenStopped::Leave {
             membership::leave(&client);
+        }
+        if let Some(unused) = unused {
+            let _ = unused.recv(); // ends with the last that could send
         }
         drop(client);
         let _ = done.send(());
