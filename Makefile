@@ -64,7 +64,7 @@ peers: ## build what Millrace is measured against (Java 17 and Maven)
 
 bench: build peers ## measure every scenario against Kafka Streams, roughly (ARGS: scenarios, --peer)
 	@cargo build --release --locked -p bench
-	@"$${CARGO_TARGET_DIR:-target}/release/bench" --effort short $(ARGS)
+	@"$${CARGO_TARGET_DIR:-target}/release/bench" $(ARGS)
 
 bench-full: build peers ## the same with figures to be quoted: for hours, on a quiet machine
 	@cargo build --release --locked -p bench

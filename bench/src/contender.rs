@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,12 @@ use crate::process::Process;
 
 /// The program itself.
 pub(crate) const MILLRACE: &str = "millrace";
+/// Millrace on its embedded broker.
+const EMBEDDED: &str = "millrace-embedded";
 /// A client that moves the same records in the same transactions and decides nothing.
 pub(crate) const RELAY: &str = "relay";
+/// The same without transactions: what broker and client library do at best.
+const RAW: &str = "raw";
 const STREAMS: &str = "kafka-streams";
 
 /// A contender with its settings.
@@ -28,6 +33,7 @@ enum Kind {
     Millrace(Own),
     KafkaStreams(Streams),
     Relay { orders_per_transaction: u32 },
+    Raw,
 }
 
 /// What Millrace is run with instead of what this repository has: for comparing it with itself.
@@ -37,6 +43,9 @@ struct Own {
     program: Option<String>,
     /// Other values in `[engine]` of the topology.
     engine: Vec<(String, String)>,
+    /// On the embedded broker instead of Apache Kafka.
+    #[serde(default)]
+    embedded: bool,
 }
 
 /// Settings of a Kafka Streams application.
@@ -61,12 +70,16 @@ impl Contender {
     pub(crate) fn named(name: &str) -> anyhow::Result<Self> {
         let kind = match name {
             MILLRACE => Kind::Millrace(Own::default()),
+            EMBEDDED => Kind::Millrace(Own { embedded: true, ..Own::default() }),
             RELAY => Kind::Relay { orders_per_transaction: 2_000 },
+            RAW => Kind::Raw,
             _ if name.starts_with("millrace:") => Kind::Millrace(Own::with(&name["millrace:".len()..])?),
             _ => match name.strip_prefix(STREAMS) {
                 Some(settings) => Kind::KafkaStreams(Streams::with(settings)?),
                 None => {
-                    bail!("there is no contender {name}; there are millrace, relay, kafka-streams and their settings")
+                    bail!(
+                        "there is no contender {name}; there are millrace, millrace-embedded, relay, raw, kafka-streams and their settings"
+                    )
                 }
             },
         };
@@ -77,7 +90,7 @@ impl Contender {
     pub(crate) fn with_commit_interval(mut self, millis: u64) -> Self {
         match &mut self.kind {
             Kind::KafkaStreams(streams) => streams.set("commit.interval.ms", &millis.to_string()),
-            Kind::Millrace(_) | Kind::Relay { .. } => {} // in the topology
+            Kind::Millrace(_) | Kind::Relay { .. } | Kind::Raw => {} // in the topology
         }
         self
     }
@@ -93,6 +106,15 @@ impl Contender {
         self.name.contains("-tuned")
     }
 
+    /// After how long without a sign of life a process of it is forgotten, by its own settings.
+    pub(crate) fn session_timeout(&self) -> Duration {
+        Duration::from_secs(match &self.kind {
+            Kind::KafkaStreams(streams) if streams.has("consumer.session.timeout.ms", "6000") => 6,
+            Kind::KafkaStreams(_) | Kind::Relay { .. } | Kind::Raw => 45,
+            Kind::Millrace(_) => 10,
+        })
+    }
+
     /// Whether it becomes fast only as it runs.
     pub(crate) fn is_java(&self) -> bool {
         matches!(self.kind, Kind::KafkaStreams(_))
@@ -100,7 +122,12 @@ impl Contender {
 
     /// Whether there are promises to audit.
     pub(crate) fn is_audited(&self) -> bool {
-        !matches!(self.kind, Kind::Relay { .. })
+        !matches!(self.kind, Kind::Relay { .. } | Kind::Raw)
+    }
+
+    /// Whether it stands on the embedded broker.
+    pub(crate) fn is_on_embedded(&self) -> bool {
+        matches!(&self.kind, Kind::Millrace(own) if own.embedded)
     }
 
     /// Starts it on the topics of this round, with its state in this round's directory: the same directory again when
@@ -129,11 +156,13 @@ impl Contender {
                 (streams.command(ground, &file, cpus)?, "peer is RUNNING")
             }
             Kind::Relay { orders_per_transaction } => {
-                let mut command = on(cpus, &std::env::current_exe()?);
-                command
-                    .args(["relay", "--kafka", &ground.kafka, "--registry", &ground.registry])
-                    .args(["--run", &ground.round.to_string()])
-                    .args(["--orders-per-transaction", &orders_per_transaction.to_string()]);
+                let mut command = relay(ground, cpus)?;
+                command.args(["--orders-per-transaction", &orders_per_transaction.to_string()]);
+                (command, "relay runs")
+            }
+            Kind::Raw => {
+                let mut command = relay(ground, cpus)?;
+                command.arg("--without-transactions");
                 (command, "relay runs")
             }
         };
@@ -143,6 +172,14 @@ impl Contender {
         let psp = self.is_audited().then(|| format!("http://127.0.0.1:{port}/psp"));
         Ok(Running { process, psp })
     }
+}
+
+fn relay(ground: &Ground, cpus: Option<&str>) -> anyhow::Result<Command> {
+    let mut command = on(cpus, &std::env::current_exe()?);
+    command
+        .args(["relay", "--kafka", &ground.kafka, "--registry", &ground.registry])
+        .args(["--run", &ground.round.to_string()]);
+    Ok(command)
 }
 
 /// A command, on these CPUs where some are named.
@@ -219,6 +256,10 @@ impl Streams {
         Ok(streams)
     }
 
+    fn has(&self, name: &str, value: &str) -> bool {
+        self.properties.iter().any(|(known, set)| known == name && set == value)
+    }
+
     fn set(&mut self, name: &str, value: &str) {
         self.properties.retain(|(known, _)| known != name);
         self.properties.push((name.to_owned(), value.to_owned()));
@@ -232,7 +273,7 @@ impl Streams {
         line("state.dir", &dir.join(format!("state-{instance}")).to_string_lossy());
         line("peer.registry", &ground.registry);
         line("peer.ledger.port", &port.to_string());
-        line("peer.ledger", &dir.join("peer.ledger").to_string_lossy());
+        line("peer.ledger", &dir.join(format!("{instance}.ledger")).to_string_lossy());
         line("peer.fused", if self.fused { "true" } else { "false" });
         for (name, value) in &self.properties {
             line(name, value);

@@ -1,5 +1,5 @@
-//! What contenders stand on, the same for all: one Apache Kafka, one schema registry, fresh topics for each block. Owns
-//! starting, clearing and counting them; never runs a contender.
+//! What contenders stand on, the same for all: one broker (Apache Kafka, or the embedded one), one schema registry, fresh
+//! topics for each block. Owns starting, clearing and counting them; never runs a contender.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,9 +40,38 @@ impl Default for Numbers {
     }
 }
 
+/// Which broker it is.
+enum Broker {
+    Apache(ApacheKafka),
+    /// Millrace's own, in a process with the registry.
+    Embedded,
+}
+
+/// The brokers of a run: Apache Kafka, and the embedded one from when it is first asked for.
+pub(crate) struct Grounds {
+    apache: Ground,
+    embedded: Option<Ground>,
+}
+
+impl Grounds {
+    /// Starts Apache Kafka.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        Ok(Self { apache: Ground::start()?, embedded: None })
+    }
+
+    pub(crate) fn of(&mut self, embedded: bool) -> anyhow::Result<&mut Ground> {
+        match &mut self.embedded {
+            _ if !embedded => Ok(&mut self.apache),
+            Some(ground) => Ok(ground),
+            none => Ok(none.insert(Ground::start_embedded()?)),
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Ground {
-    apache: ApacheKafka,
+    broker: Broker,
+    /// The registry, with an embedded broker that only [`Broker::Embedded`] uses.
     registry_process: Process,
     /// The program that is measured, which also brings the registry, the topics and the audit.
     pub(crate) millrace: PathBuf,
@@ -59,26 +88,38 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// Starts broker and registry.
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    /// Starts an Apache Kafka and the registry.
+    fn start() -> anyhow::Result<Self> {
+        let apache = ApacheKafka::start_with(BROKER_JVM).map_err(|skipped| anyhow!(skipped.why))?;
+        Self::on(Broker::Apache(apache))
+    }
+
+    /// Starts the embedded broker and the registry.
+    fn start_embedded() -> anyhow::Result<Self> {
+        Self::on(Broker::Embedded)
+    }
+
+    fn on(broker: Broker) -> anyhow::Result<Self> {
         let repository = repository()?;
         let millrace = millrace(&repository)?;
         let dir = tempfile::tempdir()?;
-        let apache = ApacheKafka::start_with(BROKER_JVM).map_err(|skipped| anyhow!(skipped.why))?;
-        let (unused, listen) = (free_port()?, free_port()?);
+        let (embedded, listen) = (format!("127.0.0.1:{}", free_port()?), free_port()?);
         let mut command = Command::new(&millrace);
         command
-            .args(["broker", "--listen", &format!("127.0.0.1:{unused}")])
+            .args(["broker", "--listen", &embedded])
             .args(["--registry-listen", &format!("127.0.0.1:{listen}"), "--data-dir"])
             .arg(dir.path().join("registry"));
         let mut registry_process = Process::start(dir.path(), "registry", command)?;
         registry_process.until_it_says("registry  ")?;
         let mut ground = Self {
-            kafka: apache.bootstrap(),
+            kafka: match &broker {
+                Broker::Apache(apache) => apache.bootstrap(),
+                Broker::Embedded => embedded,
+            },
             registry: format!("http://127.0.0.1:{listen}"),
             codec: Codec::offline(),
             runtime: tokio::runtime::Runtime::new()?,
-            apache,
+            broker,
             registry_process,
             millrace,
             repository,
@@ -101,7 +142,10 @@ impl Ground {
 
     /// Process id of the broker.
     pub(crate) fn broker_pid(&self) -> u32 {
-        self.apache.pid().unwrap_or(0)
+        match &self.broker {
+            Broker::Apache(apache) => apache.pid().unwrap_or(0),
+            Broker::Embedded => self.registry_process.pid(),
+        }
     }
 
     /// A directory of this round.
@@ -129,7 +173,7 @@ impl Ground {
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.messages", "1000000")
             .create()?;
-        for (product, opening) in shop(workload, now_millis()) {
+        for (product, opening) in shop(workload, now_millis())? {
             self.produce(&producer, &product.sku, &product)?;
             self.produce(&producer, &opening.sku, &opening)?;
         }
@@ -210,13 +254,18 @@ impl Ground {
 
     /// Counts transactions from now on.
     pub(crate) fn transactions(&self) -> anyhow::Result<Transactions> {
-        Transactions::from_now(&self.client())
+        match self.broker {
+            Broker::Apache(_) => Transactions::from_now(&self.client()),
+            Broker::Embedded => Ok(Transactions::default()),
+        }
     }
 }
 
-/// Transactions that have ended, as the coordinator's own topic tells them: the same for every client.
+/// Transactions that have ended, as the coordinator's own topic tells them: the same for every client. The embedded broker
+/// has no such topic: there they stay 0.
+#[derive(Default)]
 pub(crate) struct Transactions {
-    consumer: BaseConsumer,
+    consumer: Option<BaseConsumer>,
     pub(crate) committed: u64,
     pub(crate) aborted: u64,
 }
@@ -238,14 +287,15 @@ impl Transactions {
             from.add_partition_offset(COORDINATOR_TOPIC, partition.id(), Offset::Offset(high))?;
         }
         consumer.assign(&from)?;
-        Ok(Self { consumer, committed: 0, aborted: 0 })
+        Ok(Self { consumer: Some(consumer), committed: 0, aborted: 0 })
     }
 
     /// Counts what has ended since.
     pub(crate) fn count(&mut self) {
+        let Some(consumer) = &self.consumer else { return };
         let mut idle = Instant::now();
         while idle.elapsed() < Duration::from_millis(300) {
-            let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(50)) else { continue };
+            let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else { continue };
             match message.payload().and_then(|value| value.get(STATUS_AT)) {
                 Some(&COMPLETE_COMMIT) => self.committed += 1,
                 Some(&COMPLETE_ABORT) => self.aborted += 1,

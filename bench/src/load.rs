@@ -91,7 +91,7 @@ impl Load {
             .set("queue.buffering.max.messages", "1000000")
             .set("queue.buffering.max.kbytes", "1000000")
             .create()?;
-        Ok(Self { producer, codec: codec.clone(), orders: Orders::new(workload, run), clock, bytes: Vec::new() })
+        Ok(Self { producer, codec: codec.clone(), orders: Orders::new(workload, run)?, clock, bytes: Vec::new() })
     }
 
     /// Sends at this pace; `decided` says how many orders have been, `stop` ends it.

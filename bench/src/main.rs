@@ -5,13 +5,16 @@
 //! and [`statistics`] (what counts, and how sure it is), [`report`].
 
 mod contender;
+mod effort;
 mod ground;
 mod load;
 mod machine;
 mod plot;
 mod process;
+mod processes;
 mod rate;
 mod readme;
+mod real;
 mod relay;
 mod report;
 mod result;
@@ -32,10 +35,11 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::contender::{Contender, MILLRACE};
-use crate::ground::Ground;
+use crate::effort::Effort;
+use crate::ground::Grounds;
 use crate::machine::Machine;
 use crate::result::{Block, Outcome, Run};
-use crate::scenario::{Effort, Known, Scenario};
+use crate::scenario::{Known, Scenario};
 use crate::statistics::blocks;
 
 const EXAMPLES: &str = "\
@@ -43,7 +47,7 @@ Examples:
   cargo run -p bench --release -- orders --peer kafka-streams
   cargo run -p bench --release -- light latency --peer kafka-streams-latency
   cargo run -p bench --release -- orders --peer relay              the limit: the same records, no logic
-  cargo run -p bench --release -- --effort short                   every scenario, as make bench does
+  cargo run -p bench --release                                     every scenario, as make bench does
   cargo run -p bench --release -- summary --peer kafka-streams --peer kafka-streams-tuned
   cargo run -p bench --release -- report bench/runs/2026-01-31-machine
   cargo run -p bench --release -- readme bench/runs/2026-01-31-machine";
@@ -54,11 +58,12 @@ Examples:
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
-    /// What to do; when none is named, each but the summary, which is several of them at one sitting.
+    /// What to do; when none is named, all: the summary, which is five of them in one sitting, and the others; each by
+    /// itself where the effort is full.
     #[arg(value_enum, value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
     /// Whom to compare with: kafka-streams, followed by any of -fused, one of -tuned, -latency, -at-least-once, and
-    /// -session6; relay; or millrace:program=<path> or millrace:commit_records=20000, to compare Millrace with itself.
+    /// -session6; millrace-embedded; relay; raw; or millrace:program=<path> or millrace:commit_records=20000, to compare Millrace with itself.
     #[arg(long, default_value = "kafka-streams", value_name = "NAME")]
     peer: Vec<String>,
     /// How long to take.
@@ -113,8 +118,7 @@ fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
     let peers = cli.peer.iter().map(|name| Contender::named(name)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut scenarios = cli.scenarios.clone();
     if scenarios.is_empty() {
-        let all = <Scenario as clap::ValueEnum>::value_variants().iter();
-        scenarios.extend(all.filter(|scenario| **scenario != Scenario::Summary));
+        scenarios = cli.effort.scenarios();
     }
     let machine = Machine::here();
     let started = machine::now_utc();
@@ -136,10 +140,10 @@ fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
     };
     let mut time =
         Time { since: Instant::now(), limit: cli.minutes.map(|n| Duration::from_secs(n * 60)), block: Duration::ZERO };
-    let mut ground = Ground::start()?;
+    let mut grounds = Grounds::start()?;
     let mut known = Known::default();
     eprintln!("the broker is kept busy, so that its code is compiled");
-    scenario::warm_broker(&mut ground, cli.effort)?;
+    scenario::warm_broker(&mut grounds, cli.effort)?;
     for scenario in scenarios {
         let peers: Vec<&Contender> = peers.iter().filter(|peer| scenario.is_for(peer)).collect();
         // Two peers share the blocks of Millrace between them: that saves a third of the time.
@@ -153,7 +157,7 @@ fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
                 run.outcomes.extend(outcomes);
                 report::write(&out, &run)
             };
-            compare(&mut ground, scenario, &ours, peers, cli.effort, &mut known, &mut time, save)?;
+            compare(&mut grounds, scenario, &ours, peers, cli.effort, &mut known, &mut time, save)?;
         }
     }
     eprintln!("report: {}", out.join("report.md").display());
@@ -165,7 +169,7 @@ fn measure(cli: &Cli) -> anyhow::Result<ExitCode> {
 /// Millrace as a neighbour.
 #[expect(clippy::too_many_arguments)]
 fn compare(
-    ground: &mut Ground,
+    grounds: &mut Grounds,
     scenario: Scenario,
     ours: &Contender,
     peers: &[&Contender],
@@ -198,7 +202,7 @@ fn compare(
         let since = Instant::now();
         let side = if std::ptr::eq(*contender, ours) { statistics::Side::A } else { statistics::Side::B };
         let block = scenario
-            .block(ground, contender, side, first, effort, known)
+            .block(grounds, contender, side, first, effort, known)
             .with_context(|| format!("{}, {}", scenario.name(), contender.name))?;
         for figure in &block.figures {
             eprintln!("    {}: {:.4} {}", figure.name, figure.value, figure.unit);

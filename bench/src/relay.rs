@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use millrace_schemas::{Codec, topics};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 const CALL: Duration = Duration::from_secs(60);
+/// Records on their way to the broker where nobody waits for them.
+const UNACKNOWLEDGED_MAX: i32 = 200_000;
 
 /// Arguments of the relay's process; the harness starts it.
 #[derive(clap::Args)]
@@ -25,6 +27,9 @@ pub(crate) struct Args {
     run: u16,
     #[arg(long, default_value_t = 2_000)]
     orders_per_transaction: u32,
+    /// Writes the records and commits the offsets without any promise.
+    #[arg(long)]
+    without_transactions: bool,
 }
 
 /// The key of a record.
@@ -58,22 +63,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .set("fetch.wait.max.ms", "10")
         .set("fetch.queue.backoff.ms", "10")
         .create()?;
+    if !args.without_transactions {
+        client.set("transactional.id", format!("relay-{}", args.run));
+    }
     let producer: BaseProducer = client
-        .set("transactional.id", format!("relay-{}", args.run))
         .set("linger.ms", "5")
         .set("batch.size", "1000000")
         .set("retry.backoff.ms", "1")
         .set("queue.buffering.max.messages", "1000000")
         .set("partitioner", "murmur2_random")
         .create()?;
-    producer.init_transactions(CALL)?;
+    if !args.without_transactions {
+        producer.init_transactions(CALL)?;
+    }
     consumer.subscribe(&[topics::ORDERS_PLACED])?;
     eprintln!("relay runs");
     let skus: Vec<String> = (0..10_000).map(crate::workload::sku).collect();
     let mut turn = 0_usize;
     loop {
         let Some(first) = consumer.poll(Duration::from_millis(100)) else { continue };
-        producer.begin_transaction()?;
+        if !args.without_transactions {
+            producer.begin_transaction()?;
+        }
         let mut next = TopicPartitionList::new();
         let mut taken = 0;
         let mut message = Some(first);
@@ -102,9 +113,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                 message = consumer.poll(Duration::ZERO);
             }
         }
+        // A transaction waits for its records; without one there are only not to be more than the library keeps.
+        let left = if args.without_transactions { UNACKNOWLEDGED_MAX } else { 0 };
         // What the library's own flush would do in steps of 100 ms.
-        while producer.in_flight_count() > 0 {
+        while producer.in_flight_count() > left {
             producer.poll(Duration::from_millis(1));
+        }
+        if args.without_transactions {
+            consumer.commit(&next, CommitMode::Async)?;
+            continue;
         }
         let member = consumer.group_metadata().context("the relay is in no group")?;
         producer.send_offsets_to_transaction(&next, &member, CALL)?;

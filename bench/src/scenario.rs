@@ -1,5 +1,5 @@
-//! What is done with a contender, and which figures come of it; the same for every contender. Owns the scenarios and how
-//! long each takes; never compares.
+//! What is done with a contender, and which figures come of it; the same for every contender. Owns the scenarios; never
+//! compares.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,11 +9,13 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::contender::{Contender, RELAY};
-use crate::ground::{Ground, Numbers};
+use crate::effort::{Effort, Lengths};
+use crate::ground::{Ground, Grounds, Numbers};
+use crate::processes::Change;
 use crate::rate::Search;
 use crate::result::{Better, Block};
 use crate::session::{Session, Setup, Window};
-use crate::statistics::{Side, blocks};
+use crate::statistics::{Side, slope};
 use crate::workload::Workload;
 
 /// The scenarios, the most telling first.
@@ -25,6 +27,8 @@ pub(crate) enum Scenario {
     Conformance,
     /// Sustainable rate, and what an order costs
     Orders,
+    /// The orders of a real shop, 27 lines on average: what one costs
+    Real,
     /// 100 orders a second: latency and what idling costs
     Light,
     /// Latency at a quarter, a half and three quarters of the peer's sustainable rate
@@ -43,130 +47,12 @@ pub(crate) enum Scenario {
     Quota,
     /// Throughput and memory as the stores grow
     Keys,
-    /// Growth of memory at a steady rate
+    /// Growth of memory and disk at a steady rate
     Soak,
-}
-
-/// How long things take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-pub(crate) enum Effort {
-    /// Only whether everything runs; its figures say nothing
-    Smoke,
-    /// Rough figures in minutes: most of them of one pair of blocks, so without an interval
-    Short,
-    /// An interval for each figure, in a quarter of an hour for most scenarios
-    Medium,
-    /// Figures to be quoted: hours
-    Full,
-}
-
-/// The lengths of one effort.
-struct Lengths {
-    warm_window: Duration,
-    /// The limit for a Java machine; others have half of it.
-    warm_at_most: Duration,
-    warm_share: f64,
-    probe: Duration,
-    tolerance: f64,
-    tries: usize,
-    measure: Duration,
-    /// Orders on their way under pressure.
-    in_flight: u64,
-    /// Orders in the stores where it matters.
-    keys: u64,
-    key_steps: &'static [u64],
-    soak: Duration,
-}
-
-impl Lengths {
-    /// See [`Session::warm_up`].
-    fn warm_up(&self, session: &mut Session<'_>) -> anyhow::Result<(f64, f64)> {
-        let at_most = if session.contender.is_java() { self.warm_at_most } else { self.warm_at_most / 2 };
-        session.warm_up(self.warm_window, at_most, self.warm_share)
-    }
-}
-
-impl Effort {
-    fn lengths(self) -> Lengths {
-        let seconds = Duration::from_secs;
-        match self {
-            Self::Smoke => Lengths {
-                warm_window: seconds(1),
-                warm_at_most: seconds(4),
-                warm_share: 0.2,
-                probe: seconds(3),
-                tolerance: 0.3,
-                tries: 2,
-                measure: seconds(3),
-                in_flight: 1_000,
-                keys: 3_000,
-                key_steps: &[2_000, 6_000],
-                soak: seconds(5),
-            },
-            Self::Short => Lengths {
-                warm_window: seconds(3),
-                warm_at_most: seconds(30),
-                warm_share: 0.05,
-                probe: seconds(5),
-                tolerance: 0.06,
-                tries: 3,
-                measure: seconds(8),
-                in_flight: 8_000,
-                keys: 60_000,
-                key_steps: &[10_000, 100_000],
-                soak: seconds(40),
-            },
-            Self::Medium => Lengths {
-                warm_window: seconds(4),
-                warm_at_most: seconds(60),
-                warm_share: 0.04,
-                probe: seconds(8),
-                tolerance: 0.04,
-                tries: 5,
-                measure: seconds(15),
-                in_flight: 8_000,
-                keys: 300_000,
-                key_steps: &[10_000, 100_000, 1_000_000],
-                soak: seconds(600),
-            },
-            Self::Full => Lengths {
-                warm_window: seconds(5),
-                warm_at_most: seconds(180),
-                warm_share: 0.03,
-                probe: seconds(30),
-                tolerance: 0.02,
-                tries: 12,
-                measure: seconds(60),
-                in_flight: 20_000,
-                keys: 1_000_000,
-                key_steps: &[10_000, 100_000, 1_000_000, 10_000_000],
-                soak: seconds(3_600),
-            },
-        }
-    }
-
-    /// The sides of the blocks, in their order.
-    pub(crate) fn sides(self, scenario: Scenario) -> Vec<Side> {
-        match (self, scenario) {
-            (Self::Smoke | Self::Short, Scenario::Orders | Scenario::Summary) => blocks(1),
-            (Self::Smoke | Self::Short, _) => vec![Side::A, Side::B],
-            (_, Scenario::Soak | Scenario::Keys | Scenario::Conformance) => blocks(1),
-            (Self::Medium, Scenario::Orders | Scenario::Summary) => blocks(2),
-            (Self::Medium, _) => blocks(1),
-            (Self::Full, _) => blocks(3),
-        }
-    }
-
-    /// How long the broker is kept busy before anything is measured: the code of a Java machine becomes fast only as it runs,
-    /// and whoever comes first would pay for that.
-    fn broker_warm_up(self) -> Duration {
-        Duration::from_secs(match self {
-            Self::Smoke => 2,
-            Self::Short => 40,
-            Self::Medium => 90,
-            Self::Full => 180,
-        })
-    }
+    /// Two processes, of which one joins, is asked to end, is killed: how long orders wait
+    Failover,
+    /// One, two and four processes
+    ScaleOut,
 }
 
 /// What was found earlier in the run: the sustainable rates, where to begin to look for the next.
@@ -178,7 +64,8 @@ pub(crate) struct Known {
 }
 
 /// Keeps the broker busy with what every contender asks of it, before the first of them.
-pub(crate) fn warm_broker(ground: &mut Ground, effort: Effort) -> anyhow::Result<()> {
+pub(crate) fn warm_broker(grounds: &mut Grounds, effort: Effort) -> anyhow::Result<()> {
+    let ground = grounds.of(false)?;
     let setup = Setup { orders_max: 10_000_000, in_flight: effort.lengths().in_flight, ..Setup::default() };
     let mut session = Session::open(ground, &Contender::named(RELAY)?, &setup)?;
     session.under_pressure(effort.broker_warm_up())?;
@@ -204,7 +91,7 @@ impl Scenario {
     /// Runs one block: one contender on fresh topics. `peer` is the other side, whose rate some scenarios go by.
     pub(crate) fn block(
         self,
-        ground: &mut Ground,
+        grounds: &mut Grounds,
         contender: &Contender,
         side: Side,
         peer: &Contender,
@@ -212,24 +99,29 @@ impl Scenario {
         known: &mut Known,
     ) -> anyhow::Result<Block> {
         let lengths = effort.lengths();
+        let ground = grounds.of(contender.is_on_embedded())?;
         let setup = Setup { orders_max: 4_000_000, in_flight: lengths.in_flight, ..Setup::default() };
         match self {
             Self::Summary => summary(ground, contender, side, &setup, &lengths, known),
             Self::Conformance => conformance(ground, contender, side, effort),
             Self::Orders => orders(ground, contender, side, &setup, &lengths, known),
+            Self::Real => real(ground, contender, side, &setup, &lengths),
             Self::Light => light(ground, contender, side, &setup, &lengths),
             Self::Latency => {
-                let rate = peer_rate(ground, peer, &setup, &lengths, known)?;
+                let rate = peer_rate(grounds, peer, &setup, &lengths, known)?;
+                let ground = grounds.of(contender.is_on_embedded())?;
                 latency(ground, contender, side, &setup, &lengths, rate)
             }
             Self::Start => start(ground, contender, side, &setup),
             Self::Crash => crash(ground, contender, side, &setup, &lengths),
             Self::Restore => restore(ground, contender, side, &setup, &lengths),
-            Self::CommitSweep => sweep(ground, contender, side, &setup, &lengths, effort),
-            Self::FlashSale => flash_sale(ground, contender, side, effort),
+            Self::CommitSweep => sweep(ground, contender, side, &setup, &lengths),
+            Self::FlashSale => flash_sale(ground, contender, side, &lengths),
             Self::Quota => quota(ground, contender, side, &setup, &lengths),
             Self::Keys => keys(ground, contender, side, &setup, &lengths),
             Self::Soak => soak(ground, contender, side, &setup, &lengths),
+            Self::Failover => failover(ground, contender, side, &setup, &lengths),
+            Self::ScaleOut => scale_out(ground, contender, side, &setup, &lengths),
         }
     }
 }
@@ -272,11 +164,14 @@ fn summary(
     if by_pressure {
         eprintln!("    latencies are left out: it is late by design");
     } else {
-        session.at_rate(half, lengths.warm_window)?;
-        let window = session.at_rate(half, lengths.measure)?;
-        latencies(&mut block, "at half of the peer's rate", &window);
-        block.window(&format!("{half:.0} orders/s"), window);
+        for (share, named) in [(0.5, "a quarter"), (1.0, "half"), (1.5, "three quarters")] {
+            session.at_rate(half * share, lengths.warm_window)?;
+            let window = session.at_rate(half * share, lengths.measure)?;
+            latencies(&mut block, &format!("at {named} of the peer's rate"), &window);
+            block.window(&format!("{:.0} orders/s", half * share), window);
+        }
         hundred(&mut block, &mut session, lengths)?;
+        idle(&mut block, &mut session, lengths)?;
     }
     block.figure("start to first confirmed order", "s", Better::Lower, started);
     block.figure("seconds until steady", "s", Better::Lower, warm);
@@ -396,14 +291,36 @@ fn costs(block: &mut Block, window: &Window) {
     block.figure("broker CPU", "CPU s per million orders", Better::Lower, window.broker_cpu_per_million());
     let orders = window.decided_until_drained as f64;
     block.figure("log entries", "per order", Better::Lower, window.log_entries as f64 / window.sent.max(1) as f64);
-    block.figure(
-        "transactions",
-        "per second",
-        Better::Lower,
-        window.transactions as f64 / window.seconds_until_drained,
-    );
-    let per = orders / window.transactions.max(1) as f64;
-    block.figure("orders in a transaction", "orders", Better::Higher, per);
+    // The embedded broker does not tell how many there were, the raw client has none.
+    if window.transactions > 0 {
+        let a_second = window.transactions as f64 / window.seconds_until_drained;
+        block.figure("transactions", "per second", Better::Lower, a_second);
+        block.figure("orders in a transaction", "orders", Better::Higher, orders / window.transactions as f64);
+    }
+}
+
+/// Real orders are nine times as long, so there are fewer of them.
+const REAL_ORDERS_SHARE: u64 = 8;
+
+fn real(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+) -> anyhow::Result<Block> {
+    let workload = Workload { real: true, skus: crate::real::shop()?.catalog.len(), ..Workload::default() };
+    let setup = Setup { workload, in_flight: setup.in_flight / REAL_ORDERS_SHARE, ..setup.clone() };
+    let mut block = Block::new(contender, side, &setup);
+    let mut session = Session::open(ground, contender, &setup)?;
+    lengths.warm_up(&mut session)?;
+    let pressed = session.under_pressure(lengths.measure)?;
+    block.figure("rate under pressure", "orders/s", Better::Higher, pressed.steady_per_second);
+    costs(&mut block, &pressed);
+    block.figure("peak resident memory", "MiB", Better::Lower, session.usage().peak_resident_mib);
+    block.window("under pressure", pressed);
+    finish(session, &mut block)?;
+    Ok(block)
 }
 
 fn light(
@@ -417,10 +334,15 @@ fn light(
     let mut session = Session::open(ground, contender, setup)?;
     lengths.warm_up(&mut session)?;
     hundred(&mut block, &mut session, lengths)?;
-    let idle = session.idle(lengths.measure.min(Duration::from_secs(20)))?;
-    block.figure("CPU idle", "cores", Better::Lower, idle.max(1e-4));
+    idle(&mut block, &mut session, lengths)?;
     finish(session, &mut block)?;
     Ok(block)
+}
+
+fn idle(block: &mut Block, session: &mut Session<'_>, lengths: &Lengths) -> anyhow::Result<()> {
+    let used = session.idle(lengths.measure.min(Duration::from_secs(20)))?;
+    block.figure("CPU idle", "cores", Better::Lower, used.max(1e-4));
+    Ok(())
 }
 
 /// Latency and CPU at 100 orders a second.
@@ -445,7 +367,7 @@ fn latencies(block: &mut Block, at: &str, window: &Window) {
 
 /// What the peer sustains, where it is not known yet: four fifths of what it does under pressure.
 fn peer_rate(
-    ground: &mut Ground,
+    grounds: &mut Grounds,
     peer: &Contender,
     setup: &Setup,
     lengths: &Lengths,
@@ -454,7 +376,7 @@ fn peer_rate(
     if let Some(rate) = known.rates.get(&peer.name) {
         return Ok(*rate);
     }
-    let mut session = Session::open(ground, peer, setup)?;
+    let mut session = Session::open(grounds.of(peer.is_on_embedded())?, peer, setup)?;
     let (steady, _) = lengths.warm_up(&mut session)?;
     session.stop()?;
     known.rates.insert(peer.name.clone(), steady * 0.8);
@@ -525,8 +447,8 @@ fn killed(block: &mut Block, session: &mut Session<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Longer than any session time-out here, so that a group has forgotten who was in it.
-const UNTIL_FORGOTTEN: Duration = Duration::from_secs(50);
+/// How much longer than its session time-out is waited until a group has forgotten who was in it.
+const UNTIL_FORGOTTEN: Duration = Duration::from_secs(5);
 
 fn restore(
     ground: &mut Ground,
@@ -540,7 +462,7 @@ fn restore(
     fill(&mut session, lengths.keys)?;
     session.stop()?;
     session.forget_state()?;
-    std::thread::sleep(UNTIL_FORGOTTEN);
+    std::thread::sleep(contender.session_timeout() + UNTIL_FORGOTTEN);
     let took = seconds_to_an_order(&mut session)?;
     block.figure("empty disk to next confirmed order", "s", Better::Lower, took);
     block.figure("orders restored", "orders/s", Better::Higher, session.decided().0 as f64 / took);
@@ -554,16 +476,9 @@ fn sweep(
     side: Side,
     setup: &Setup,
     lengths: &Lengths,
-    effort: Effort,
 ) -> anyhow::Result<Block> {
-    let intervals: &[u64] = match effort {
-        Effort::Smoke => &[100],
-        Effort::Short => &[10, 100],
-        Effort::Medium => &[10, 50, 100, 500],
-        Effort::Full => &[5, 10, 20, 50, 100, 200, 500, 1_000, 2_000],
-    };
     let mut block = Block::new(contender, side, setup);
-    for &interval in intervals {
+    for &interval in lengths.commit_intervals_ms {
         let numbers = Numbers { commit_latency_ms: Some(interval), ..setup.numbers.clone() };
         let setup = Setup { numbers, ..setup.clone() };
         let mut session = Session::open(ground, &contender.clone().with_commit_interval(interval), &setup)?;
@@ -581,12 +496,8 @@ fn sweep(
     Ok(block)
 }
 
-fn flash_sale(ground: &mut Ground, contender: &Contender, side: Side, effort: Effort) -> anyhow::Result<Block> {
-    let stock: i64 = match effort {
-        Effort::Smoke => 500,
-        Effort::Short => 10_000,
-        Effort::Medium | Effort::Full => 100_000,
-    };
+fn flash_sale(ground: &mut Ground, contender: &Contender, side: Side, lengths: &Lengths) -> anyhow::Result<Block> {
+    let stock = lengths.hot_stock;
     let workload = Workload { hot: Some(stock), ..Workload::default() };
     let orders = stock.unsigned_abs() * 2;
     let setup = Setup { workload, orders_max: orders as usize, ..Setup::default() };
@@ -675,19 +586,81 @@ fn soak(
     setup: &Setup,
     lengths: &Lengths,
 ) -> anyhow::Result<Block> {
-    const RATE: f64 = 1_000.0;
+    const RATE: f64 = 300.0;
     let setup = Setup { orders_max: (RATE * lengths.soak.as_secs_f64() * 1.2) as usize + 4_000_000, ..setup.clone() };
     let mut block = Block::new(contender, side, &setup);
     let mut session = Session::open(ground, contender, &setup)?;
     lengths.warm_up(&mut session)?;
-    let window = session.at_rate(RATE, lengths.soak)?;
-    let late = &window.looks[window.looks.len() / 2..];
-    let memory: Vec<(f64, f64)> = late.iter().map(|look| (look.at, look.app.resident_mib)).collect();
-    let last = late.last().map_or(0.0, |look| look.app.resident_mib);
+    block.window("first half", session.at_rate(RATE, lengths.soak / 2)?);
+    let disk = session.disk_mib()?;
+    let window = session.at_rate(RATE, lengths.soak / 2)?;
+    let looks = window.looks.iter();
+    let memory: Vec<(f64, f64)> = looks.map(|look| (look.at, look.app.resident_mib)).collect();
+    let last = window.looks.last().map_or(0.0, |look| look.app.resident_mib);
     block.figure("resident memory at the end", "MiB", Better::Lower, last);
     block.figure("p99", "ms", Better::Lower, window.latency.p99);
-    block.figure("growth of memory, second half", "MiB/h", Better::Lower, crate::statistics::slope(&memory) * 3_600.0);
-    block.window("steady rate", window);
+    // What grows may also shrink, and a ratio of the two says nothing: these stand in the raw numbers.
+    let (grown, hours) = (session.disk_mib()? - disk, window.seconds / 3_600.0);
+    block.figure("disk at the end", "MiB", Better::Lower, disk + grown);
+    block.figure("growth of memory, second half", "MiB/h", Better::Lower, slope(&memory) * 3_600.0);
+    block.figure("growth of disk, second half", "MiB/h", Better::Lower, grown / hours);
+    block.window("second half", window);
     finish(session, &mut block)?;
+    Ok(block)
+}
+
+fn failover(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+) -> anyhow::Result<Block> {
+    const RATE: f64 = 100.0;
+    let mut block = Block::new(contender, side, setup);
+    let mut session = Session::open(ground, contender, setup)?;
+    session.at_rate(RATE, lengths.change)?;
+    let changes = [
+        (Change::Join, "one joins"),
+        (Change::Leave, "one is asked to end"),
+        (Change::Join, "one joins again"),
+        (Change::Kill, "one is killed"),
+    ];
+    for (change, what) in changes {
+        let window = session.at_rate_through(change, RATE, lengths.change)?;
+        block.figure(&format!("longest wait, {what}"), "s", Better::Lower, window.latency.max / 1_000.0);
+        block.window(what, window);
+    }
+    finish(session, &mut block)?;
+    Ok(block)
+}
+
+fn scale_out(
+    ground: &mut Ground,
+    contender: &Contender,
+    side: Side,
+    setup: &Setup,
+    lengths: &Lengths,
+) -> anyhow::Result<Block> {
+    let mut block = Block::new(contender, side, setup);
+    for &processes in lengths.processes {
+        let mut session = Session::open(ground, contender, setup)?;
+        for _ in 1..processes {
+            session.start()?;
+        }
+        lengths.warm_up(&mut session)?;
+        let window = session.under_pressure(lengths.measure)?;
+        let named = |what: &str| format!("{what}, {processes} processes");
+        block.figure(&named("rate under pressure"), "orders/s", Better::Higher, window.steady_per_second);
+        block.figure(
+            &named("application CPU"),
+            "CPU s per million orders",
+            Better::Lower,
+            window.app_cpu_per_million(),
+        );
+        block.figure(&named("resident memory"), "MiB", Better::Lower, session.usage().resident_mib);
+        block.window(&named("under pressure"), window);
+        finish(session, &mut block)?;
+    }
     Ok(block)
 }

@@ -12,10 +12,11 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::contender::{Contender, Running};
+use crate::contender::Contender;
 use crate::ground::{Ground, Numbers, Transactions};
 use crate::load::{Clock, Load, Pace};
 use crate::process::{Process, Usage};
+use crate::processes::{Change, Processes};
 use crate::statistics::{Latency, agree, slope};
 use crate::watch::Watch;
 use crate::workload::Workload;
@@ -55,13 +56,11 @@ pub(crate) struct Session<'a> {
     pub(crate) ground: &'a mut Ground,
     pub(crate) contender: Contender,
     setup: Setup,
-    running: Option<Running>,
+    processes: Processes,
     clock: Arc<Clock>,
     watch: Watch,
     load: Load,
     transactions: Transactions,
-    /// What processes of the contender that have ended had used.
-    before: f64,
 }
 
 /// A look at everything at one time.
@@ -182,19 +181,17 @@ impl<'a> Session<'a> {
             watch: Watch::start(&client, ground.round, clock.clone(), setup.orders_max)?,
             load: Load::new(&client, &ground.codec, &setup.workload, ground.round, clock.clone())?,
             transactions: ground.transactions()?,
+            processes: Processes::of(contender, setup.cpus.as_deref()),
             contender: contender.clone(),
             setup: setup.clone(),
-            running: None,
             clock,
-            before: 0.0,
             ground,
         })
     }
 
-    /// Starts the contender, again where it was ended.
+    /// Starts the contender, again where it was ended; another process of it where there is one.
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
-        self.running = Some(self.contender.start(self.ground, "one", self.setup.cpus.as_deref())?);
-        Ok(())
+        self.processes.join(self.ground)
     }
 
     /// Waits until the ledger knows the stock.
@@ -221,14 +218,10 @@ impl<'a> Session<'a> {
             if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
                 known.insert(message.key().unwrap_or_default().to_vec());
             }
-            self.alive()?;
+            self.processes.are_alive()?;
             ensure!(since.elapsed() < DRAIN_PATIENCE, "{} does not open its shop", self.contender.name);
         }
         Ok(())
-    }
-
-    fn alive(&mut self) -> anyhow::Result<()> {
-        self.running.as_mut().map_or(Ok(()), |running| running.process.is_alive())
     }
 
     /// Sends at a rate, then waits until everything sent is decided.
@@ -236,6 +229,23 @@ impl<'a> Session<'a> {
         let mut window = self.window(Pace::Rate { per_second, lasting }, |_| false)?;
         window.rate = Some(per_second);
         Ok(window)
+    }
+
+    /// The same, and after a quarter of that time the processes change.
+    pub(crate) fn at_rate_through(
+        &mut self,
+        change: Change,
+        per_second: f64,
+        lasting: Duration,
+    ) -> anyhow::Result<Window> {
+        let at = lasting.as_secs_f64() / 4.0;
+        let mut due = Some(change);
+        self.window_with(Pace::Rate { per_second, lasting }, |look, processes, ground| {
+            match due.take_if(|_| look.at >= at) {
+                Some(change) => processes.change(ground, change).map(|()| false),
+                None => Ok(false),
+            }
+        })
     }
 
     /// Sends so many as fast as they can be sent.
@@ -288,6 +298,15 @@ impl<'a> Session<'a> {
 
     /// Sends at a pace until it is through or `ended` says so, looking at everything meanwhile.
     fn window(&mut self, pace: Pace, mut ended: impl FnMut(&Look) -> bool) -> anyhow::Result<Window> {
+        self.window_with(pace, |look, _, _| Ok(ended(look)))
+    }
+
+    /// The same; `turn` may also change the processes.
+    fn window_with(
+        &mut self,
+        pace: Pace,
+        mut turn: impl FnMut(&Look, &mut Processes, &Ground) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<Window> {
         self.transactions.count();
         let (committed, aborted) = (self.transactions.committed, self.transactions.aborted);
         let entries = self.ground.log_entries()?;
@@ -297,20 +316,21 @@ impl<'a> Session<'a> {
         let stop = AtomicBool::new(false);
         let start = self.look(began);
         let mut looks = vec![start];
-        let (watch, load) = (&self.watch, &mut self.load);
+        let (watch, load, processes) = (&self.watch, &mut self.load, &mut self.processes);
         let late = std::thread::scope(|scope| {
             let sender = scope.spawn(|| load.send(pace, || watch.count(), &stop));
             while !sender.is_finished() {
                 std::thread::sleep(LOOK_EVERY);
-                let look = look(began, &self.clock, watch, self.running.as_ref(), self.ground, self.before);
+                let look = look(began, &self.clock, watch, processes, self.ground);
                 looks.push(look);
-                if ended(&look) {
+                let turned = turn(&look, processes, self.ground).and_then(|over| {
+                    processes.are_alive()?;
+                    Ok(over)
+                });
+                if !matches!(turned, Ok(false)) {
                     stop.store(true, Ordering::Relaxed);
                 }
-                if let Some(running) = self.running.as_mut()
-                    && let Err(error) = running.process.is_alive()
-                {
-                    stop.store(true, Ordering::Relaxed);
+                if let Err(error) = turned {
                     let _ = sender.join();
                     return Err(error);
                 }
@@ -354,7 +374,7 @@ impl<'a> Session<'a> {
     }
 
     fn look(&self, began: Instant) -> Look {
-        look(began, &self.clock, &self.watch, self.running.as_ref(), self.ground, self.before)
+        look(began, &self.clock, &self.watch, &self.processes, self.ground)
     }
 
     /// What the contender used while nothing was asked of it, in shares of one core.
@@ -362,7 +382,7 @@ impl<'a> Session<'a> {
         let began = Instant::now();
         let before = self.look(began);
         std::thread::sleep(lasting);
-        self.alive()?;
+        self.processes.are_alive()?;
         let after = self.look(began);
         Ok((after.app.cpu_seconds - before.app.cpu_seconds) / (after.at - before.at))
     }
@@ -383,7 +403,7 @@ impl<'a> Session<'a> {
     pub(crate) fn drain(&mut self) -> anyhow::Result<u64> {
         let since = Instant::now();
         while self.watch.count() < self.clock.sent() {
-            self.alive()?;
+            self.processes.are_alive()?;
             if since.elapsed() > DRAIN_PATIENCE {
                 break;
             }
@@ -412,6 +432,14 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What its local state takes on disk.
+    pub(crate) fn disk_mib(&self) -> anyhow::Result<f64> {
+        let output = std::process::Command::new("du").arg("-sk").arg(self.ground.round_dir()?).output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let kib = said.split_whitespace().next().and_then(|number| number.parse::<f64>().ok());
+        Ok(kib.with_context(|| format!("du says {said:?}"))? / 1_024.0)
     }
 
     /// Sends one order every `gap` until one that was sent since is decided; how long that took from now.
@@ -443,19 +471,14 @@ impl<'a> Session<'a> {
         found.map(Duration::from_micros).with_context(|| format!("{name} confirms nothing within {DRAIN_PATIENCE:?}"))
     }
 
-    /// Ends the contender at once, as `kill -9` does.
+    /// Ends the contender (its last process) at once, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
-        if let Some(running) = self.running.take() {
-            self.before += Usage::of(running.process.pid()).cpu_seconds;
-            running.process.kill();
-        }
+        self.processes.kill();
     }
 
     /// Asks it to end and waits until it has.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
-        let Some(running) = self.running.take() else { return Ok(()) };
-        self.before += Usage::of(running.process.pid()).cpu_seconds;
-        running.process.stop()
+        self.processes.leave_all()
     }
 
     /// Orders decided, and of them confirmed.
@@ -465,7 +488,7 @@ impl<'a> Session<'a> {
 
     /// The most it had resident.
     pub(crate) fn usage(&self) -> Usage {
-        self.running.as_ref().map(|running| Usage::of(running.process.pid())).unwrap_or_default()
+        self.processes.usage()
     }
 
     /// Lets `millrace audit` judge what the contender wrote; orders may still be confirmed and not shipped.
@@ -478,10 +501,10 @@ impl<'a> Session<'a> {
         let undecided = self.drain()?;
         let since = Instant::now();
         let mut command = std::process::Command::new(&self.ground.millrace);
-        let psp = self.running.as_ref().and_then(|running| running.psp.clone());
+        let psp = self.processes.psp();
         command
             .args(["audit", "--output", "json", "--kafka", &self.ground.kafka, "--registry", &self.ground.registry])
-            .args(["--psp", psp.as_deref().unwrap_or("none"), "--topology"])
+            .args(["--psp", psp.unwrap_or("none"), "--topology"])
             .arg(self.ground.topology_file()?)
             .args(arguments);
         let mut process = Process::start(&self.ground.round_dir()?, "audit", command)?;
@@ -510,14 +533,12 @@ impl<'a> Session<'a> {
     }
 }
 
-fn look(began: Instant, clock: &Clock, watch: &Watch, running: Option<&Running>, ground: &Ground, before: f64) -> Look {
-    let mut app = running.map(|running| Usage::of(running.process.pid())).unwrap_or_default();
-    app.cpu_seconds += before;
+fn look(began: Instant, clock: &Clock, watch: &Watch, processes: &Processes, ground: &Ground) -> Look {
     Look {
         at: began.elapsed().as_secs_f64(),
         sent: clock.sent(),
         decided: watch.count(),
-        app,
+        app: processes.usage(),
         broker: Usage::of(ground.broker_pid()),
         harness: Usage::of(std::process::id()),
     }

@@ -1,8 +1,10 @@
-//! The orders: from a seed, always the same ones. 3 lines on average, SKUs by Zipf's law, some records sent twice. Owns
-//! what is in an order and which one it is; never when it is sent.
+//! The orders: from a seed, always the same ones. 3 lines on average, SKUs by Zipf's law, some records sent twice; or the
+//! real ones. Owns what is in an order and which one it is; never when it is sent.
 
 use millrace_schemas::{AdjustmentKind, Money, OrderLine, OrderPlaced, Product, StockAdjustment};
 use serde::{Deserialize, Serialize};
+
+use crate::real::{self, Real};
 
 pub(crate) const CURRENCY: &str = "GBP";
 
@@ -23,6 +25,9 @@ pub(crate) struct Workload {
     /// So many units of the most wanted SKU instead, and every order is for one of it and nothing else.
     pub(crate) hot: Option<i64>,
     pub(crate) customers: u64,
+    /// The real orders, their products and customers instead; of the above, only seed and repetitions count.
+    #[serde(default)]
+    pub(crate) real: bool,
 }
 
 impl Default for Workload {
@@ -36,6 +41,7 @@ impl Default for Workload {
             stock: 1_000_000_000,
             hot: None,
             customers: 100_000,
+            real: false,
         }
     }
 }
@@ -51,6 +57,7 @@ pub(crate) struct Orders {
     sums: Vec<f64>,
     next: u32,
     run: u16,
+    real: Option<&'static Real>,
 }
 
 /// What to send next.
@@ -64,20 +71,30 @@ pub(crate) struct Next {
 
 impl Orders {
     /// The stream of a run; the run is a part of the ids, so that runs never share one.
-    pub(crate) fn new(workload: &Workload, run: u16) -> Self {
+    pub(crate) fn new(workload: &Workload, run: u16) -> anyhow::Result<Self> {
+        let real = if workload.real { Some(real::shop()?) } else { None };
         let mut sum = 0.0;
         let sums = (1..=workload.skus).map(|rank| {
             sum += (rank as f64).powf(-workload.zipf);
             sum
         });
         let seed = workload.seed ^ (u64::from(run) << 32);
-        Self { sums: sums.collect(), random: Random(seed), next: 0, run, workload: workload.clone() }
+        let sums = sums.collect();
+        Ok(Self { sums, random: Random(seed), next: 0, run, real, workload: workload.clone() })
     }
 
     /// The next order, placed at this time.
     pub(crate) fn next(&mut self, placed_at: i64) -> Next {
         let number = self.next;
         self.next += 1;
+        let order = match self.real.and_then(|real| real.orders.get(number as usize % real.orders.len())) {
+            Some(order) => OrderPlaced { order_id: order_id(self.run, number), placed_at, ..order.clone() },
+            None => self.invented(number, placed_at),
+        };
+        Next { number, order, twice: self.random.share() < self.workload.repeated }
+    }
+
+    fn invented(&mut self, number: u32, placed_at: i64) -> OrderPlaced {
         let lines = if self.workload.hot.is_some() {
             vec![OrderLine { sku: sku(0), quantity: 1 }]
         } else {
@@ -86,7 +103,7 @@ impl Orders {
                 .collect()
         };
         let token = if self.random.share() < self.workload.declined { "tok_declined" } else { "tok_visa" };
-        let order = OrderPlaced {
+        OrderPlaced {
             order_id: order_id(self.run, number),
             customer_id: format!("c-{:06}", self.random.below(self.workload.customers)),
             currency: CURRENCY.to_owned(),
@@ -95,8 +112,7 @@ impl Orders {
             expected_total: None,
             channel: "web".to_owned(),
             placed_at,
-        };
-        Next { number, order, twice: self.random.share() < self.workload.repeated }
+        }
     }
 
     /// The time until the next order, in mean gaps: arrivals are independent of each other.
@@ -121,8 +137,12 @@ impl Orders {
 }
 
 /// The catalog and the stock it opens with.
-pub(crate) fn shop(workload: &Workload, at: i64) -> impl Iterator<Item = (Product, StockAdjustment)> + '_ {
-    (0..workload.skus).map(move |number| {
+pub(crate) fn shop(workload: &Workload, at: i64) -> anyhow::Result<Vec<(Product, StockAdjustment)>> {
+    if workload.real {
+        let real = real::shop()?;
+        return Ok(real.catalog.iter().cloned().zip(real.opening.iter().cloned()).collect());
+    }
+    let invented = (0..workload.skus).map(|number| {
         let units = workload.hot.filter(|_| number == 0).unwrap_or(workload.stock);
         let unit_price = Money { minor: 100 + (number as i64 * 37) % 9_900, currency: CURRENCY.to_owned() };
         let product =
@@ -136,7 +156,8 @@ pub(crate) fn shop(workload: &Workload, at: i64) -> impl Iterator<Item = (Produc
             at,
         };
         (product, opening)
-    })
+    });
+    Ok(invented.collect())
 }
 
 /// The SKU of this number; the smaller, the more wanted.
@@ -186,7 +207,7 @@ mod tests {
     fn a_seed_gives_the_same_orders_again() {
         let take = |seed| {
             let workload = Workload { seed, ..Workload::default() };
-            let mut orders = Orders::new(&workload, 7);
+            let mut orders = Orders::new(&workload, 7).unwrap();
             (0..100).map(|_| orders.next(1).order).collect::<Vec<_>>()
         };
         assert_eq!(take(1), take(1));
@@ -195,7 +216,7 @@ mod tests {
 
     #[test]
     fn orders_have_three_lines_on_average_and_popular_skus() {
-        let mut orders = Orders::new(&Workload::default(), 1);
+        let mut orders = Orders::new(&Workload::default(), 1).unwrap();
         let taken: Vec<Next> = (0..20_000).map(|_| orders.next(1)).collect();
         let lines: usize = taken.iter().map(|next| next.order.lines.len()).sum();
         assert!((2.9..3.1).contains(&(lines as f64 / 20_000.0)), "{lines}");
@@ -207,8 +228,25 @@ mod tests {
     }
 
     #[test]
+    fn real_orders_have_their_lines_and_ids_of_the_harness() {
+        let workload = Workload { real: true, ..Workload::default() };
+        let shop = shop(&workload, 1).unwrap();
+        assert!(shop.iter().all(|(product, opening)| product.sku == opening.sku && opening.quantity > 1_000_000));
+        let known: std::collections::HashSet<&str> = shop.iter().map(|(product, _)| product.sku.as_str()).collect();
+        let mut orders = Orders::new(&workload, 5).unwrap();
+        let taken: Vec<Next> = (0..20_000).map(|_| orders.next(9)).collect();
+        for (number, next) in taken.iter().enumerate() {
+            assert_eq!(number_of(5, next.order.order_id.as_bytes()), Some(number as u32));
+            assert!(next.order.lines.iter().all(|line| known.contains(line.sku.as_str())), "{:?}", next.order);
+        }
+        // The file has 19,959 of them; then they begin again.
+        assert_eq!(taken[19_959].order.lines, taken[0].order.lines);
+        assert_ne!(taken[19_959].order.order_id, taken[0].order.order_id);
+    }
+
+    #[test]
     fn arrivals_have_the_mean_gap() {
-        let mut orders = Orders::new(&Workload::default(), 1);
+        let mut orders = Orders::new(&Workload::default(), 1).unwrap();
         let sum: f64 = (0..50_000).map(|_| orders.gap()).sum();
         assert!((0.98..1.02).contains(&(sum / 50_000.0)));
     }
