@@ -83,7 +83,7 @@ impl Effort {
             },
             Self::Short => Lengths {
                 warm_window: seconds(3),
-                warm_at_most: seconds(20),
+                warm_at_most: seconds(15),
                 warm_share: 0.05,
                 probe: seconds(5),
                 tolerance: 0.06,
@@ -93,9 +93,9 @@ impl Effort {
                 keys: 20_000,
                 key_steps: &[5_000, 25_000],
                 soak: seconds(30),
-                commit_intervals_ms: &[10, 100],
+                commit_intervals_ms: &[10],
                 hot_stock: 4_000,
-                processes: &[1, 2],
+                processes: &[2],
                 change: seconds(12),
             },
             Self::Medium => Lengths {
@@ -157,7 +157,7 @@ impl Effort {
     pub(crate) fn broker_warm_up(self) -> Duration {
         Duration::from_secs(match self {
             Self::Smoke => 2,
-            Self::Short => 30,
+            Self::Short => 20,
             Self::Medium => 60,
             Self::Full => 180,
         })

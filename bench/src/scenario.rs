@@ -566,7 +566,6 @@ fn keys(
     let setup = Setup { orders_max: most as usize * 2 + 4_000_000, ..setup.clone() };
     let mut block = Block::new(contender, side, &setup);
     let mut session = Session::open(ground, contender, &setup)?;
-    lengths.warm_up(&mut session)?;
     for &keys in lengths.key_steps {
         fill(&mut session, keys)?;
         let window = session.under_pressure(lengths.measure)?;
@@ -590,7 +589,6 @@ fn soak(
     let setup = Setup { orders_max: (RATE * lengths.soak.as_secs_f64() * 1.2) as usize + 4_000_000, ..setup.clone() };
     let mut block = Block::new(contender, side, &setup);
     let mut session = Session::open(ground, contender, &setup)?;
-    lengths.warm_up(&mut session)?;
     block.window("first half", session.at_rate(RATE, lengths.soak / 2)?);
     let disk = session.disk_mib()?;
     let window = session.at_rate(RATE, lengths.soak / 2)?;
