@@ -42,18 +42,9 @@ chaos-planted: ## campaigns that must fail: defects planted on purpose (ARGS: th
 kafka: ## fetch the pinned Apache Kafka for the tests (make test does it by itself)
 	@setup/kafka.sh
 
-profile: ## instructions an order costs in memory, by function (needs valgrind)
-	@command -v valgrind >/dev/null || { echo "valgrind is missing:  apt-get install -y valgrind" >&2; exit 3; }
-	@cargo build --release --locked -p millrace-processors --example path
-	@target="$${CARGO_TARGET_DIR:-target}"; \
-	for orders in 500 2500; do \
-		valgrind --tool=callgrind --callgrind-out-file="$$target/path.$$orders.callgrind" \
-			"$$target/release/examples/path" $$orders 2>/dev/null || exit 1; \
-	done; \
-	callgrind_annotate --inclusive=yes "$$target/path.2500.callgrind" | grep -v '^--' | head -80; \
-	few=$$(sed -n 's/^totals: //p' "$$target/path.500.callgrind"); \
-	many=$$(sed -n 's/^totals: //p' "$$target/path.2500.callgrind"); \
-	echo "$$(( (many - few) / 2000 )) instructions an order"
+profile: ## what an order costs in memory: instructions by function, and a flame graph (needs valgrind, perf)
+	@setup/base.sh
+	@setup/profile.sh
 
 instructions: ## write down anew what each part costs in instructions; make test compares with it (needs valgrind)
 	@MILLRACE_INSTRUCTIONS=write cargo test --quiet --locked --workspace --test instructions

@@ -31,9 +31,10 @@ fi
 # A room is a folder with a manifest of its own; cli/ belongs to the root package.
 base=${BASE:-HEAD}
 rooms=()
+harness=no
 for room in $({ git diff --name-only "$base" && git ls-files --others --exclude-standard; } | cut -d / -f 1 | sort -u); do
     if [ "$room" = bench ]; then
-        rooms+=(-p bench)
+        harness=yes # it is a program and has no library
     elif [ -f "$room/Cargo.toml" ]; then
         rooms+=(-p "millrace-$room")
     elif [ "$room" = cli ]; then
@@ -45,4 +46,8 @@ if [ "${#rooms[@]}" -eq 0 ]; then
 else
     say "unit tests of the rooms that differ from $base:" "${rooms[@]}"
     cargo test --locked --lib --bins "${rooms[@]}"
+fi
+if [ "$harness" = yes ]; then
+    say "unit tests of the bench"
+    cargo test --locked --bins -p bench
 fi

@@ -40,7 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Used by tests only.
     ("millrace-chaos", &[]),
     // Measures from outside: what it links of ours are records.
-    ("bench", &["millrace-schemas"]),
+    ("bench", &["millrace-replay", "millrace-schemas"]),
     (
         "millrace",
         &[

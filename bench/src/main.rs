@@ -1,5 +1,6 @@
 //! Measures Millrace against peers that do the same job: the same orders, the same broker, one run. Drives everything from
-//! outside, over Kafka and HTTP; links the records and nothing else of Millrace. Figures go to files, progress to stderr.
+//! outside, over Kafka and HTTP; links the records and the reader of the real orders, and nothing else of Millrace. Figures
+//! go to files, progress to stderr.
 //!
 //! Reading order: [`scenario`] (what is done), [`contender`] (to whom), [`session`] (what a measurement is), [`result`]
 //! and [`statistics`] (what counts, and how sure it is), [`report`].
