@@ -2,7 +2,7 @@
 //! acknowledged, refused or indeterminate; what becomes of the orders is not theirs to know.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,13 +39,18 @@ pub enum Answer {
 #[derive(Default)]
 pub struct ClientLog {
     answers: Mutex<BTreeMap<String, Answer>>,
-    /// Records that are no orders: told durable, and not known.
-    pub poison: [AtomicUsize; 2],
+    /// Records that are no orders, by their keys.
+    poison: Mutex<BTreeMap<String, Answer>>,
 }
 
 impl ClientLog {
     fn note(&self, submit: String, answer: Answer) {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(submit, answer);
+    }
+
+    /// The keys of all records that are no orders, and what became of each.
+    pub fn poison(&self) -> BTreeMap<String, Answer> {
+        self.poison.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Everything noted so far.
@@ -183,7 +188,7 @@ struct Deliveries(Arc<ClientLog>);
 /// What a record was.
 enum Sent {
     Order(String),
-    Poison,
+    Poison(String),
     Cancel,
 }
 
@@ -193,11 +198,11 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<Sent>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
-        let (answer, slot) = if result.is_ok() { (Answer::Acknowledged, 0) } else { (Answer::Indeterminate, 1) };
+        let answer = if result.is_ok() { Answer::Acknowledged } else { Answer::Indeterminate };
         match *sent {
             Sent::Order(submit) => self.0.note(submit, answer),
-            Sent::Poison => {
-                self.0.poison[slot].fetch_add(1, Ordering::Relaxed);
+            Sent::Poison(key) => {
+                self.0.poison.lock().unwrap_or_else(PoisonError::into_inner).insert(key, answer);
             }
             Sent::Cancel => {}
         }
@@ -229,7 +234,8 @@ fn send_directly(doors: &Doors, log: &Arc<ClientLog>, stop: &AtomicBool) {
         doors.codec.encode(topics::ORDERS_PLACED, &order, &mut value);
         send(&producer, topics::ORDERS_PLACED, &submit, &value, Sent::Order(submit.clone()));
         if draw.below(200) == 0 {
-            send(&producer, topics::ORDERS_PLACED, &format!("poison-{number}"), b"no record", Sent::Poison);
+            let key = format!("poison-{number}");
+            send(&producer, topics::ORDERS_PLACED, &key, b"no record", Sent::Poison(key.clone()));
         }
         // A customer changes her mind about the order before last.
         if let Some(order_id) = cancelled.take() {

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use millrace_runtime::InputRecord;
 use millrace_schemas::{OrderPlaced, topics};
 use millrace_worker::{From, TopicReader};
 use rdkafka::ClientConfig;
@@ -38,6 +38,8 @@ pub struct Verdict {
     pub indeterminate: usize,
     /// Distinct submits on the first topic.
     pub known: usize,
+    /// Records there of orders that stood there already.
+    pub repeats: usize,
     /// Committed events of orders.
     pub events: usize,
     pub struck: Vec<Struck>,
@@ -58,7 +60,7 @@ impl Verdict {
 /// Waits until everything has drained, and judges.
 pub fn judge(ground: &mut Ground, log: &Arc<ClientLog>, settings: &Settings) -> Verdict {
     let mut wrongs = Vec::new();
-    let (known, orders) = placed(ground);
+    let FirstTopic { submits: known, orders, repeats, .. } = first_topic(ground);
     let answers = log.answers();
     let of = |wanted: Answer| -> BTreeSet<&String> {
         answers.iter().filter(|(_, answer)| **answer == wanted).map(|(submit, _)| submit).collect()
@@ -75,11 +77,8 @@ pub fn judge(ground: &mut Ground, log: &Arc<ClientLog>, settings: &Settings) -> 
         }
     }
     let audit = audit(ground, orders, &mut wrongs);
-    let letters = audit["dead_letters"]["intake"].as_u64().unwrap_or(0);
-    let [durable, unsure] = log.poison.each_ref().map(|count| count.load(Ordering::Relaxed) as u64);
-    if letters < durable || letters > durable + unsure {
-        wrongs.push(format!("{durable} to {} poison records, {letters} dead letters of intake", durable + unsure));
-    }
+    // Once everything has drained.
+    wrongs.extend(poison_astray(&log.poison(), &first_topic(ground).poison, &letters_of_intake(ground)));
     if known.len() < settings.at_least {
         wrongs.push(format!("{} orders are known, and this campaign is for {}", known.len(), settings.at_least));
     }
@@ -92,6 +91,7 @@ pub fn judge(ground: &mut Ground, log: &Arc<ClientLog>, settings: &Settings) -> 
         refused: log.count(Answer::Refused),
         indeterminate: log.count(Answer::Indeterminate),
         known: known.len(),
+        repeats,
         events: 0,
         struck: Vec::new(),
         ended_by_themselves: ground.ended.iter().map(|(role, said)| format!("{role:?}: {said}")).collect(),
@@ -100,20 +100,90 @@ pub fn judge(ground: &mut Ground, log: &Arc<ClientLog>, settings: &Settings) -> 
     }
 }
 
-/// Every submit on the first topic, and how many orders they are.
-fn placed(ground: &Ground) -> (BTreeSet<String>, usize) {
-    let mut reader = TopicReader::open(&ground.direct(), &[topics::ORDERS_PLACED], From::Beginning).unwrap();
-    let (mut submits, mut orders) = (BTreeSet::new(), BTreeSet::new());
+/// What stands on the first topic, whoever wrote it and however often.
+#[derive(Default)]
+struct FirstTopic {
+    submits: BTreeSet<String>,
+    /// Distinct orders.
+    orders: usize,
+    /// Records of orders that stand there already: a client that was in doubt sent them again.
+    repeats: usize,
+    /// Records that are no orders, by their keys: how often each stands there.
+    poison: BTreeMap<String, usize>,
+}
+
+fn first_topic(ground: &Ground) -> FirstTopic {
+    let (mut found, mut orders) = (FirstTopic::default(), BTreeSet::new());
+    each_record(ground, topics::ORDERS_PLACED, |record| {
+        match ground.codec.decode::<OrderPlaced>(record.value.as_deref().unwrap_or_default()) {
+            Ok(order) => {
+                found.submits.insert(order.customer_id);
+                found.repeats += usize::from(!orders.insert(order.order_id));
+            }
+            Err(_) => *found.poison.entry(key_of(&record)).or_default() += 1,
+        }
+    });
+    found.orders = orders.len();
+    found
+}
+
+/// Why intake gave records to its dead letters, by their keys.
+fn letters_of_intake(ground: &Ground) -> BTreeMap<String, Vec<String>> {
+    let mut letters: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    each_record(ground, "dead-letters.intake", |record| {
+        let reason = record.headers.iter().rfind(|(name, _)| name == "millrace.reason");
+        let reason = reason.map_or_else(String::new, |(_, why)| String::from_utf8_lossy(why).into_owned());
+        letters.entry(key_of(&record)).or_default().push(reason);
+    });
+    letters
+}
+
+fn key_of(record: &InputRecord) -> String {
+    String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned()
+}
+
+/// Gives every committed record of a topic.
+fn each_record(ground: &Ground, topic: &str, mut take: impl FnMut(InputRecord)) {
+    let mut reader = TopicReader::open(&ground.direct(), &[topic], From::Beginning).unwrap();
     while !reader.has_caught_up() {
         for placed in reader.read(Duration::from_millis(200), 10_000).unwrap() {
-            let value = placed.record.value.unwrap_or_default();
-            if let Ok(order) = ground.codec.decode::<OrderPlaced>(&value) {
-                orders.insert(order.order_id);
-                submits.insert(order.customer_id);
-            }
+            take(placed.record);
         }
     }
-    (submits, orders.len())
+}
+
+/// A record that is no order becomes a dead letter as often as it stands on the first topic, and nothing else does.
+///
+/// Only the topic says how often: a producer that gives a record up begins a new epoch and numbers what it sends again
+/// anew, so that the broker cannot know a record that arrived before, idempotent or not (librdkafka, `rdkafka_broker.c`).
+fn poison_astray(
+    sent: &BTreeMap<String, Answer>,
+    standing: &BTreeMap<String, usize>,
+    letters: &BTreeMap<String, Vec<String>>,
+) -> Vec<String> {
+    let lost: Vec<_> = sent
+        .iter()
+        .filter(|(key, answer)| **answer == Answer::Acknowledged && !standing.contains_key(*key))
+        .map(|(key, _)| key)
+        .collect();
+    let unasked: Vec<_> = standing.keys().filter(|key| !sent.contains_key(*key)).collect();
+    let keys: BTreeSet<_> = standing.keys().chain(letters.keys()).collect();
+    let of = |key: &String| (standing.get(key).copied().unwrap_or(0), letters.get(key).map_or(&[][..], Vec::as_slice));
+    let astray: Vec<_> = keys.into_iter().map(|key| (key, of(key))).filter(|(_, (n, why))| *n != why.len()).collect();
+    let mut wrongs = Vec::new();
+    let mut wrong = |count: usize, what: &str, named: &dyn fmt::Debug| {
+        if count > 0 {
+            wrongs.push(format!("{count} {what}: {named:?}"));
+        }
+    };
+    wrong(lost.len(), "poison records are acknowledged, but unknown", &&lost[..lost.len().min(NAMED)]);
+    wrong(unasked.len(), "records are no orders, but nobody sent them so", &&unasked[..unasked.len().min(NAMED)]);
+    wrong(
+        astray.len(),
+        "keys have another number of records that are no orders than of dead letters of intake",
+        &&astray[..astray.len().min(NAMED)],
+    );
+    wrongs
 }
 
 /// Lets `millrace audit` wait until every order has ended; when they do not, what it says of those that have not.
@@ -190,8 +260,16 @@ impl fmt::Display for Verdict {
         writeln!(f, "\n{missed} more met nothing\n")?;
         writeln!(
             f,
-            "{} orders known of {} acknowledged, {} indeterminate, {} refused; {} committed events in {} s, seed {}",
-            self.known, self.acknowledged, self.indeterminate, self.refused, self.events, self.seconds, self.seed
+            "{} orders known of {} acknowledged, {} indeterminate, {} refused; {} sent twice; {} committed events in {} s, \
+             seed {}",
+            self.known,
+            self.acknowledged,
+            self.indeterminate,
+            self.refused,
+            self.repeats,
+            self.events,
+            self.seconds,
+            self.seed
         )?;
         let (orders, dead) = (&self.audit["orders"], &self.audit["dead_letters"]);
         writeln!(f, "audit: {orders} dead letters {dead}")?;
