@@ -285,7 +285,7 @@ impl Group {
             done.map_err(|error| BrokerError::Retry(format!("group {}: {error}", self.name)))?;
             if !hold {
                 // Waited for: who has room for a moment only would pause it again before it has fetched anything.
-                rouse(consumer, &self.name, &list);
+                rouse(consumer, &self.name, list);
             }
         }
         self.held_back = hold;
@@ -298,7 +298,7 @@ impl Group {
     fn rouse_aside(&self, consumer: &Arc<BaseConsumer<GroupContext>>, list: TopicPartitionList) {
         let (consumer, group, in_use) = (consumer.clone(), self.name.clone(), self.wakes.clone());
         let spawned = thread::Builder::new().name("wake".into()).spawn(move || {
-            rouse(&consumer, &group, &list);
+            rouse(&consumer, &group, list);
             drop(consumer);
             drop(in_use);
         });
@@ -615,13 +615,9 @@ fn record_of(message: &BorrowedMessage<'_>) -> InputRecord {
 
 /// Wakes the library after partitions were resumed: its broker threads do not notice that, and with no fetch under way they
 /// sleep for up to a second (`rd_kafka_max_block_ms`). A question to the leaders rouses them; nobody needs its answer.
-fn rouse(consumer: &BaseConsumer<GroupContext>, group: &str, list: &TopicPartitionList) {
-    let mut asked = TopicPartitionList::new();
-    for element in list.elements() {
-        // Refused only where a partition has no number.
-        let _ = asked.add_partition_offset(element.topic(), element.partition(), rdkafka::Offset::End);
-    }
-    if let Err(error) = consumer.offsets_for_times(asked, WAKING) {
+fn rouse(consumer: &BaseConsumer<GroupContext>, group: &str, mut list: TopicPartitionList) {
+    let asked = list.set_all_offsets(rdkafka::Offset::End).and_then(|()| consumer.offsets_for_times(list, WAKING));
+    if let Err(error) = asked {
         tracing::debug!(group, %error, "the first fetch may come late");
     }
 }
