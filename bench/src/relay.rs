@@ -1,12 +1,13 @@
 //! The limit: reads placed orders and writes, for each, the records that an order causes on its way to confirmed, in the
-//! same topics, of the same sizes, in exactly-once transactions. Decides nothing, remembers nothing, so nothing that does
-//! the job can be faster on the same client.
+//! same topics, of the same sizes, headers included, in exactly-once transactions. Decides nothing, remembers nothing, so
+//! nothing that does the job can be faster on the same client.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use millrace_schemas::{Codec, topics};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::{Value, json};
@@ -44,6 +45,23 @@ struct Template {
     topic: &'static str,
     key: Key,
     value: Vec<u8>,
+    source: String,
+}
+
+impl Template {
+    /// The headers that every record of the pipeline has, of the same sizes.
+    fn headers(&self) -> OwnedHeaders {
+        const ID: &[u8] = b"orders.placed/0/1234567/0";
+        let values: [(&str, &[u8]); 5] = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", ID),
+            ("ce_source", self.source.as_bytes()),
+            ("ce_type", b"RESERVATION_REQUESTED"),
+            ("content-type", b"application/avro"),
+        ];
+        let all = OwnedHeaders::new_with_capacity(values.len());
+        values.into_iter().fold(all, |all, (key, value)| all.insert(Header { key, value: Some(value) }))
+    }
 }
 
 /// Runs until it is ended.
@@ -98,7 +116,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
                     Key::Order => id,
                     Key::Sku(line) => skus[(turn * 7 + line * 131) % skus.len()].as_bytes(),
                 };
-                let record = BaseRecord::to(template.topic).key(key).payload(&template.value);
+                let record =
+                    BaseRecord::to(template.topic).key(key).payload(&template.value).headers(template.headers());
                 producer.send::<[u8], Vec<u8>>(record).map_err(|(error, _)| error)?;
             }
             producer.poll(Duration::ZERO);
@@ -180,7 +199,8 @@ fn templates(codec: &Codec) -> anyhow::Result<Vec<Template>> {
     };
     let mut made = Vec::new();
     let mut add = |topic: &'static str, key: Key, json: &Value| -> anyhow::Result<()> {
-        made.push(Template { topic, key, value: millrace_schemas::encode_json(codec, topic, json)? });
+        let value = millrace_schemas::encode_json(codec, topic, json)?;
+        made.push(Template { topic, key, value, source: format!("/millrace/{topic}") });
         Ok(())
     };
     add(topics::ORDERS_ACCEPTED, Key::Order, &accepted)?;
@@ -200,7 +220,12 @@ fn templates(codec: &Codec) -> anyhow::Result<Vec<Template>> {
     // The reservations' own changelog: the size of a reservation, one per group.
     for (from, to) in [(0, 2), (2, 3)] {
         let value = vec![1; 20 + 14 * (to - from)];
-        made.push(Template { topic: RESERVATIONS, key: Key::Order, value });
+        made.push(Template {
+            topic: RESERVATIONS,
+            key: Key::Order,
+            value,
+            source: format!("/millrace/{RESERVATIONS}"),
+        });
     }
     Ok(made)
 }
