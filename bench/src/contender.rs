@@ -20,6 +20,8 @@ pub(crate) const RELAY: &str = "relay";
 /// The same without transactions: what broker and client library do at best.
 const RAW: &str = "raw";
 const STREAMS: &str = "kafka-streams";
+/// The session time-out of a consumer where nothing else is set.
+const CONSUMER_SESSION_MS: u64 = 45_000;
 
 /// A contender with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,8 +34,11 @@ pub(crate) struct Contender {
 enum Kind {
     Millrace(Own),
     KafkaStreams(Streams),
-    Relay { orders_per_transaction: u32 },
-    Raw,
+    Relay {
+        orders_per_transaction: u32,
+        #[serde(default)]
+        without_transactions: bool,
+    },
 }
 
 /// What Millrace is run with instead of what this repository has: for comparing it with itself.
@@ -71,8 +76,8 @@ impl Contender {
         let kind = match name {
             MILLRACE => Kind::Millrace(Own::default()),
             EMBEDDED => Kind::Millrace(Own { embedded: true, ..Own::default() }),
-            RELAY => Kind::Relay { orders_per_transaction: 2_000 },
-            RAW => Kind::Raw,
+            RELAY => Kind::Relay { orders_per_transaction: 2_000, without_transactions: false },
+            RAW => Kind::Relay { orders_per_transaction: 2_000, without_transactions: true },
             _ if name.starts_with("millrace:") => Kind::Millrace(Own::with(&name["millrace:".len()..])?),
             _ => match name.strip_prefix(STREAMS) {
                 Some(settings) => Kind::KafkaStreams(Streams::with(settings)?),
@@ -90,7 +95,7 @@ impl Contender {
     pub(crate) fn with_commit_interval(mut self, millis: u64) -> Self {
         match &mut self.kind {
             Kind::KafkaStreams(streams) => streams.set("commit.interval.ms", &millis.to_string()),
-            Kind::Millrace(_) | Kind::Relay { .. } | Kind::Raw => {} // in the topology
+            Kind::Millrace(_) | Kind::Relay { .. } => {} // in the topology
         }
         self
     }
@@ -108,11 +113,12 @@ impl Contender {
 
     /// After how long without a sign of life a process of it is forgotten, by its own settings.
     pub(crate) fn session_timeout(&self) -> Duration {
-        Duration::from_secs(match &self.kind {
-            Kind::KafkaStreams(streams) if streams.has("consumer.session.timeout.ms", "6000") => 6,
-            Kind::KafkaStreams(_) | Kind::Relay { .. } | Kind::Raw => 45,
-            Kind::Millrace(_) => 10,
-        })
+        let millis = match &self.kind {
+            Kind::KafkaStreams(streams) => streams.get("consumer.session.timeout.ms").and_then(|set| set.parse().ok()),
+            Kind::Relay { .. } => None,
+            Kind::Millrace(_) => Some(10_000),
+        };
+        Duration::from_millis(millis.unwrap_or(CONSUMER_SESSION_MS))
     }
 
     /// Whether it becomes fast only as it runs.
@@ -122,7 +128,7 @@ impl Contender {
 
     /// Whether there are promises to audit.
     pub(crate) fn is_audited(&self) -> bool {
-        !matches!(self.kind, Kind::Relay { .. } | Kind::Raw)
+        !matches!(self.kind, Kind::Relay { .. })
     }
 
     /// Whether it stands on the embedded broker.
@@ -155,14 +161,13 @@ impl Contender {
                 std::fs::write(&file, streams.properties_file(ground, &dir, port, instance))?;
                 (streams.command(ground, &file, cpus)?, "peer is RUNNING")
             }
-            Kind::Relay { orders_per_transaction } => {
-                let mut command = relay(ground, cpus)?;
-                command.args(["--orders-per-transaction", &orders_per_transaction.to_string()]);
-                (command, "relay runs")
-            }
-            Kind::Raw => {
-                let mut command = relay(ground, cpus)?;
-                command.arg("--without-transactions");
+            Kind::Relay { orders_per_transaction, without_transactions } => {
+                let mut command = on(cpus, &std::env::current_exe()?);
+                command
+                    .args(["relay", "--kafka", &ground.kafka, "--registry", &ground.registry])
+                    .args(["--run", &ground.round.to_string()])
+                    .args(["--orders-per-transaction", &orders_per_transaction.to_string()])
+                    .args(without_transactions.then_some("--without-transactions"));
                 (command, "relay runs")
             }
         };
@@ -172,14 +177,6 @@ impl Contender {
         let psp = self.is_audited().then(|| format!("http://127.0.0.1:{port}/psp"));
         Ok(Running { process, psp })
     }
-}
-
-fn relay(ground: &Ground, cpus: Option<&str>) -> anyhow::Result<Command> {
-    let mut command = on(cpus, &std::env::current_exe()?);
-    command
-        .args(["relay", "--kafka", &ground.kafka, "--registry", &ground.registry])
-        .args(["--run", &ground.round.to_string()]);
-    Ok(command)
 }
 
 /// A command, on these CPUs where some are named.
@@ -256,8 +253,8 @@ impl Streams {
         Ok(streams)
     }
 
-    fn has(&self, name: &str, value: &str) -> bool {
-        self.properties.iter().any(|(known, set)| known == name && set == value)
+    fn get(&self, name: &str) -> Option<&str> {
+        self.properties.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     fn set(&mut self, name: &str, value: &str) {

@@ -28,6 +28,7 @@ const IN_SUMMARY: &[Scenario] =
     &[Scenario::Orders, Scenario::Light, Scenario::Latency, Scenario::Start, Scenario::Crash];
 
 /// The lengths of one effort.
+#[derive(Clone, Copy)]
 pub(crate) struct Lengths {
     pub(crate) warm_window: Duration,
     /// The limit for a Java machine; others have half of it.
@@ -55,7 +56,7 @@ pub(crate) struct Lengths {
 impl Lengths {
     /// See [`Session::warm_up`].
     pub(crate) fn warm_up(&self, session: &mut Session<'_>) -> anyhow::Result<(f64, f64)> {
-        let at_most = if session.contender.is_java() { self.warm_at_most } else { self.warm_at_most / 2 };
+        let at_most = if session.contender().is_java() { self.warm_at_most } else { self.warm_at_most / 2 };
         session.warm_up(self.warm_window, at_most, self.warm_share)
     }
 }

@@ -37,6 +37,10 @@ impl Processes {
         Self { contender: contender.clone(), cpus, running: Vec::new(), before: 0.0, several: false }
     }
 
+    pub(crate) fn contender(&self) -> &Contender {
+        &self.contender
+    }
+
     pub(crate) fn change(&mut self, ground: &Ground, change: Change) -> anyhow::Result<()> {
         match change {
             Change::Join => self.join(ground),

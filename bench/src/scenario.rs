@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contender::{Contender, RELAY};
 use crate::effort::{Effort, Lengths};
-use crate::ground::{Ground, Grounds, Numbers};
+use crate::ground::{Ground, Grounds};
 use crate::processes::Change;
 use crate::rate::Search;
 use crate::result::{Better, Block};
@@ -99,83 +99,90 @@ impl Scenario {
         known: &mut Known,
     ) -> anyhow::Result<Block> {
         let lengths = effort.lengths();
-        let ground = grounds.of(contender.is_on_embedded())?;
         let setup = Setup { orders_max: 4_000_000, in_flight: lengths.in_flight, ..Setup::default() };
+        // It may have to be measured first, maybe on the other broker.
+        let rate = if self == Self::Latency { peer_rate(grounds, peer, &setup, &lengths, known)? } else { 0.0 };
+        let ground = grounds.of(contender.is_on_embedded())?;
+        let stage = Stage { ground, contender, side, setup, lengths };
         match self {
-            Self::Summary => summary(ground, contender, side, &setup, &lengths, known),
-            Self::Conformance => conformance(ground, contender, side, effort),
-            Self::Orders => orders(ground, contender, side, &setup, &lengths, known),
-            Self::Real => real(ground, contender, side, &setup, &lengths),
-            Self::Light => light(ground, contender, side, &setup, &lengths),
-            Self::Latency => {
-                let rate = peer_rate(grounds, peer, &setup, &lengths, known)?;
-                let ground = grounds.of(contender.is_on_embedded())?;
-                latency(ground, contender, side, &setup, &lengths, rate)
-            }
-            Self::Start => start(ground, contender, side, &setup),
-            Self::Crash => crash(ground, contender, side, &setup, &lengths),
-            Self::Restore => restore(ground, contender, side, &setup, &lengths),
-            Self::CommitSweep => sweep(ground, contender, side, &setup, &lengths),
-            Self::FlashSale => flash_sale(ground, contender, side, &lengths),
-            Self::Quota => quota(ground, contender, side, &setup, &lengths),
-            Self::Keys => keys(ground, contender, side, &setup, &lengths),
-            Self::Soak => soak(ground, contender, side, &setup, &lengths),
-            Self::Failover => failover(ground, contender, side, &setup, &lengths),
-            Self::ScaleOut => scale_out(ground, contender, side, &setup, &lengths),
+            Self::Summary => summary(stage, known),
+            Self::Conformance => conformance(stage, effort),
+            Self::Orders => orders(stage, known),
+            Self::Real => real(stage),
+            Self::Light => light(stage),
+            Self::Latency => latency(stage, rate),
+            Self::Start => start(stage),
+            Self::Crash => crash(stage),
+            Self::Restore => restore(stage),
+            Self::CommitSweep => sweep(stage),
+            Self::FlashSale => flash_sale(stage),
+            Self::Quota => quota(stage),
+            Self::Keys => keys(stage),
+            Self::Soak => soak(stage),
+            Self::Failover => failover(stage),
+            Self::ScaleOut => scale_out(stage),
         }
+    }
+}
+
+/// What a block stands on. A scenario may turn the setup before it begins.
+struct Stage<'a> {
+    ground: &'a mut Ground,
+    contender: &'a Contender,
+    side: Side,
+    setup: Setup,
+    lengths: Lengths,
+}
+
+impl Stage<'_> {
+    fn block(&self) -> Block {
+        Block::new(self.contender, self.side, &self.setup)
+    }
+
+    fn open(&mut self) -> anyhow::Result<Session<'_>> {
+        Session::open(self.ground, self.contender, &self.setup)
     }
 }
 
 /// Everything that can be seen of one process from its start to a SIGKILL and the restart after it. The first block of
 /// a comparison must be the peer's: latencies are measured at half of its rate.
-fn summary(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-    known: &mut Known,
-) -> anyhow::Result<Block> {
-    let mut block = Block::new(contender, side, setup);
-    let mut session = Session::prepare(ground, contender, setup)?;
+fn summary(stage: Stage<'_>, known: &mut Known) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
+    let mut block = stage.block();
+    let mut session = Session::prepare(stage.ground, stage.contender, &stage.setup)?;
     let started = seconds_to_an_order(&mut session)?;
     session.until_stocked()?;
     let (steady, warm) = lengths.warm_up(&mut session)?;
     // Where every commit takes seconds, no short window tells whether a rate is sustained. What such a one does under
     // pressure is more than it could sustain, so this is in its favour.
-    let by_pressure = contender.is_tuned_for_throughput();
+    let by_pressure = stage.contender.is_tuned_for_throughput();
     if !by_pressure {
-        sustained(&mut block, &mut session, steady, lengths, known)?;
+        sustained(&mut block, &mut session, steady, &lengths, known)?;
     }
-    let pressed = session.under_pressure(if by_pressure { lengths.measure * 5 / 2 } else { lengths.measure })?;
+    let window = session.under_pressure(if by_pressure { lengths.measure * 5 / 2 } else { lengths.measure })?;
     if by_pressure {
-        block.figure("sustainable rate", "orders/s", Better::Higher, pressed.steady_per_second);
-        if pressed.steady_per_second <= 0.0 {
+        block.figure("sustainable rate", "orders/s", Better::Higher, window.steady_per_second);
+        if window.steady_per_second <= 0.0 {
             block.void.push("nothing was decided in the second half of the window: it is too short".to_owned());
         }
     }
-    let rate = known.rates.get(&contender.name).copied().unwrap_or(steady * 0.5);
+    let rate = known.rates.get(&session.contender().name).copied().unwrap_or(steady * 0.5);
     let half = *known.half.get_or_insert(rate / 2.0);
-    block.figure("rate under pressure", "orders/s", Better::Higher, pressed.steady_per_second);
-    costs(&mut block, &pressed);
+    pressed(&mut block, window);
     block.figure("peak resident memory", "MiB", Better::Lower, session.usage().peak_resident_mib);
-    block.window("under pressure", pressed);
     // What is tuned to commit rarely is late by design: it would only take time to say so.
     if by_pressure {
         eprintln!("    latencies are left out: it is late by design");
     } else {
         for (share, named) in [(0.5, "a quarter"), (1.0, "half"), (1.5, "three quarters")] {
-            session.at_rate(half * share, lengths.warm_window)?;
-            let window = session.at_rate(half * share, lengths.measure)?;
-            latencies(&mut block, &format!("at {named} of the peer's rate"), &window);
-            block.window(&format!("{:.0} orders/s", half * share), window);
+            at_share(&mut block, &mut session, &lengths, half * share, named)?;
         }
-        hundred(&mut block, &mut session, lengths)?;
-        idle(&mut block, &mut session, lengths)?;
+        hundred(&mut block, &mut session, &lengths)?;
+        idle(&mut block, &mut session, &lengths)?;
     }
     block.figure("start to first confirmed order", "s", Better::Lower, started);
     block.figure("seconds until steady", "s", Better::Lower, warm);
-    if contender.is_audited() {
+    if session.contender().is_audited() {
         killed(&mut block, &mut session)?;
     }
     finish(session, &mut block)?;
@@ -192,19 +199,19 @@ fn seconds_to_an_order(session: &mut Session<'_>) -> anyhow::Result<f64> {
 
 /// Audits and ends the session.
 fn finish(mut session: Session<'_>, block: &mut Block) -> anyhow::Result<()> {
-    if session.contender.is_audited() {
+    if session.contender().is_audited() {
         block.audited(session.audit()?);
     }
     session.stop()
 }
 
-fn conformance(ground: &mut Ground, contender: &Contender, side: Side, effort: Effort) -> anyhow::Result<Block> {
+fn conformance(mut stage: Stage<'_>, effort: Effort) -> anyhow::Result<Block> {
     let orders = if effort == Effort::Smoke { 600 } else { 3_000 };
     // Few SKUs with little stock, so that many orders fall short; declined cards and repetitions among them.
     let workload = Workload { skus: 40, stock: orders / 16, declined: 0.1, repeated: 0.2, ..Workload::default() };
-    let setup = Setup { workload, orders_max: orders as usize, ..Setup::default() };
-    let mut block = Block::new(contender, side, &setup);
-    let mut session = Session::open(ground, contender, &setup)?;
+    stage.setup = Setup { workload, orders_max: orders as usize, ..Setup::default() };
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     block.window("mixed", session.at_rate(500.0, Duration::from_secs(orders as u64 / 500 + 1))?);
     let (decided, confirmed) = session.decided();
     session.cancel_confirmed()?;
@@ -216,24 +223,15 @@ fn conformance(ground: &mut Ground, contender: &Contender, side: Side, effort: E
     Ok(block)
 }
 
-fn orders(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-    known: &mut Known,
-) -> anyhow::Result<Block> {
-    let mut block = Block::new(contender, side, setup);
-    let mut session = Session::open(ground, contender, setup)?;
+fn orders(mut stage: Stage<'_>, known: &mut Known) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     let (steady, warm) = lengths.warm_up(&mut session)?;
-    let found = sustained(&mut block, &mut session, steady, lengths, known)?;
-    let pressed = session.under_pressure(lengths.measure)?;
-    block.figure("rate under pressure", "orders/s", Better::Higher, pressed.steady_per_second);
-    costs(&mut block, &pressed);
+    let found = sustained(&mut block, &mut session, steady, &lengths, known)?;
+    pressed(&mut block, session.under_pressure(lengths.measure)?);
     block.figure("seconds until steady", "s", Better::Lower, warm);
     block.figure("peak resident memory", "MiB", Better::Lower, session.usage().peak_resident_mib);
-    block.window("under pressure", pressed);
     if let Some(rate) = found {
         let at = session.at_rate(rate, lengths.measure)?;
         block.figure("p99 at the sustainable rate", "ms", Better::Lower, at.latency.p99);
@@ -251,7 +249,7 @@ fn sustained(
     lengths: &Lengths,
     known: &mut Known,
 ) -> anyhow::Result<Option<f64>> {
-    let name = session.contender.name.clone();
+    let name = session.contender().name.clone();
     let guess = known.rates.get(&name).copied().unwrap_or(steady * 0.85);
     let found = search(session, guess, lengths)?;
     block.figure("sustainable rate", "orders/s", Better::Higher, found.unwrap_or(0.0));
@@ -264,7 +262,7 @@ fn sustained(
 
 fn search(session: &mut Session<'_>, guess: f64, lengths: &Lengths) -> anyhow::Result<Option<f64>> {
     let mut search = Search::new(guess, lengths.tolerance, lengths.tries);
-    let bound = session.contender.p99_bound();
+    let bound = session.contender().p99_bound();
     let mut void = 0;
     while let Some(rate) = search.next() {
         let window = session.at_rate(rate, lengths.probe)?;
@@ -286,7 +284,9 @@ fn search(session: &mut Session<'_>, guess: f64, lengths: &Lengths) -> anyhow::R
     Ok(search.found())
 }
 
-fn costs(block: &mut Block, window: &Window) {
+/// What a window under pressure says: the rate, and what an order costs.
+fn pressed(block: &mut Block, window: Window) {
+    block.figure("rate under pressure", "orders/s", Better::Higher, window.steady_per_second);
     block.figure("application CPU", "CPU s per million orders", Better::Lower, window.app_cpu_per_million());
     block.figure("broker CPU", "CPU s per million orders", Better::Lower, window.broker_cpu_per_million());
     let orders = window.decided_until_drained as f64;
@@ -297,44 +297,33 @@ fn costs(block: &mut Block, window: &Window) {
         block.figure("transactions", "per second", Better::Lower, a_second);
         block.figure("orders in a transaction", "orders", Better::Higher, orders / window.transactions as f64);
     }
+    block.window("under pressure", window);
 }
 
 /// Real orders are nine times as long, so there are fewer of them.
 const REAL_ORDERS_SHARE: u64 = 8;
 
-fn real(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-) -> anyhow::Result<Block> {
+fn real(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
     let workload = Workload { real: true, skus: crate::real::shop()?.catalog.len(), ..Workload::default() };
-    let setup = Setup { workload, in_flight: setup.in_flight / REAL_ORDERS_SHARE, ..setup.clone() };
-    let mut block = Block::new(contender, side, &setup);
-    let mut session = Session::open(ground, contender, &setup)?;
+    stage.setup.workload = workload;
+    stage.setup.in_flight /= REAL_ORDERS_SHARE;
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     lengths.warm_up(&mut session)?;
-    let pressed = session.under_pressure(lengths.measure)?;
-    block.figure("rate under pressure", "orders/s", Better::Higher, pressed.steady_per_second);
-    costs(&mut block, &pressed);
+    pressed(&mut block, session.under_pressure(lengths.measure)?);
     block.figure("peak resident memory", "MiB", Better::Lower, session.usage().peak_resident_mib);
-    block.window("under pressure", pressed);
     finish(session, &mut block)?;
     Ok(block)
 }
 
-fn light(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-) -> anyhow::Result<Block> {
-    let mut block = Block::new(contender, side, setup);
-    let mut session = Session::open(ground, contender, setup)?;
+fn light(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     lengths.warm_up(&mut session)?;
-    hundred(&mut block, &mut session, lengths)?;
-    idle(&mut block, &mut session, lengths)?;
+    hundred(&mut block, &mut session, &lengths)?;
+    idle(&mut block, &mut session, &lengths)?;
     finish(session, &mut block)?;
     Ok(block)
 }
@@ -355,6 +344,21 @@ fn hundred(block: &mut Block, session: &mut Session<'_>, lengths: &Lengths) -> a
     latencies(block, "at 100 orders/s", &window);
     block.figure("CPU at 100 orders/s", "cores", Better::Lower, window.app_cores());
     block.window("100 orders/s", window);
+    Ok(())
+}
+
+/// Latency at a share of the peer's rate.
+fn at_share(
+    block: &mut Block,
+    session: &mut Session<'_>,
+    lengths: &Lengths,
+    rate: f64,
+    named: &str,
+) -> anyhow::Result<()> {
+    session.at_rate(rate, lengths.warm_window)?;
+    let window = session.at_rate(rate, lengths.measure)?;
+    latencies(block, &format!("at {named} of the peer's rate"), &window);
+    block.window(&format!("{rate:.0} orders/s"), window);
     Ok(())
 }
 
@@ -383,22 +387,13 @@ fn peer_rate(
     Ok(steady * 0.8)
 }
 
-fn latency(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-    peer_rate: f64,
-) -> anyhow::Result<Block> {
-    let mut block = Block::new(contender, side, setup);
-    let mut session = Session::open(ground, contender, setup)?;
+fn latency(mut stage: Stage<'_>, peer_rate: f64) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     lengths.warm_up(&mut session)?;
-    for share in [0.5, 0.25, 0.75] {
-        session.at_rate(peer_rate * share, lengths.warm_window)?;
-        let window = session.at_rate(peer_rate * share, lengths.measure)?;
-        latencies(&mut block, &format!("at {:.0} % of the peer's rate", share * 100.0), &window);
-        block.window(&format!("{:.0} orders/s", peer_rate * share), window);
+    for (share, named) in [(0.5, "50 %"), (0.25, "25 %"), (0.75, "75 %")] {
+        at_share(&mut block, &mut session, &lengths, peer_rate * share, named)?;
     }
     finish(session, &mut block)?;
     Ok(block)
@@ -407,9 +402,9 @@ fn latency(
 /// Between two orders that look for a sign of life.
 const PROBE_GAP: Duration = Duration::from_millis(20);
 
-fn start(ground: &mut Ground, contender: &Contender, side: Side, setup: &Setup) -> anyhow::Result<Block> {
-    let mut block = Block::new(contender, side, setup);
-    let mut session = Session::prepare(ground, contender, setup)?;
+fn start(stage: Stage<'_>) -> anyhow::Result<Block> {
+    let mut block = stage.block();
+    let mut session = Session::prepare(stage.ground, stage.contender, &stage.setup)?;
     block.figure("start to first confirmed order", "s", Better::Lower, seconds_to_an_order(&mut session)?);
     finish(session, &mut block)?;
     Ok(block)
@@ -424,15 +419,10 @@ fn fill(session: &mut Session<'_>, orders: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn crash(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-) -> anyhow::Result<Block> {
-    let mut block = Block::new(contender, side, setup);
-    let mut session = Session::open(ground, contender, setup)?;
+fn crash(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     fill(&mut session, lengths.keys)?;
     killed(&mut block, &mut session)?;
     finish(session, &mut block)?;
@@ -450,19 +440,14 @@ fn killed(block: &mut Block, session: &mut Session<'_>) -> anyhow::Result<()> {
 /// How much longer than its session time-out is waited until a group has forgotten who was in it.
 const UNTIL_FORGOTTEN: Duration = Duration::from_secs(5);
 
-fn restore(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-) -> anyhow::Result<Block> {
-    let mut block = Block::new(contender, side, setup);
-    let mut session = Session::open(ground, contender, setup)?;
+fn restore(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     fill(&mut session, lengths.keys)?;
     session.stop()?;
     session.forget_state()?;
-    std::thread::sleep(contender.session_timeout() + UNTIL_FORGOTTEN);
+    std::thread::sleep(session.contender().session_timeout() + UNTIL_FORGOTTEN);
     let took = seconds_to_an_order(&mut session)?;
     block.figure("empty disk to next confirmed order", "s", Better::Lower, took);
     block.figure("orders restored", "orders/s", Better::Higher, session.decided().0 as f64 / took);
@@ -470,18 +455,13 @@ fn restore(
     Ok(block)
 }
 
-fn sweep(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-) -> anyhow::Result<Block> {
-    let mut block = Block::new(contender, side, setup);
+fn sweep(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
+    let mut block = stage.block();
     for &interval in lengths.commit_intervals_ms {
-        let numbers = Numbers { commit_latency_ms: Some(interval), ..setup.numbers.clone() };
-        let setup = Setup { numbers, ..setup.clone() };
-        let mut session = Session::open(ground, &contender.clone().with_commit_interval(interval), &setup)?;
+        stage.setup.numbers.commit_latency_ms = Some(interval);
+        let contender = stage.contender.clone().with_commit_interval(interval);
+        let mut session = Session::open(stage.ground, &contender, &stage.setup)?;
         lengths.warm_up(&mut session)?;
         let pressed = session.under_pressure(lengths.measure)?;
         let named = |what: &str| format!("{what}, commit every {interval} ms");
@@ -496,13 +476,13 @@ fn sweep(
     Ok(block)
 }
 
-fn flash_sale(ground: &mut Ground, contender: &Contender, side: Side, lengths: &Lengths) -> anyhow::Result<Block> {
-    let stock = lengths.hot_stock;
+fn flash_sale(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let stock = stage.lengths.hot_stock;
     let workload = Workload { hot: Some(stock), ..Workload::default() };
     let orders = stock.unsigned_abs() * 2;
-    let setup = Setup { workload, orders_max: orders as usize, ..Setup::default() };
-    let mut block = Block::new(contender, side, &setup);
-    let mut session = Session::open(ground, contender, &setup)?;
+    stage.setup = Setup { workload, orders_max: orders as usize, ..Setup::default() };
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     let since = Instant::now();
     let window = session.at_once(orders)?;
     block.figure("twice the stock ordered, all decided", "s", Better::Lower, since.elapsed().as_secs_f64());
@@ -515,29 +495,21 @@ fn flash_sale(ground: &mut Ground, contender: &Contender, side: Side, lengths: &
     Ok(block)
 }
 
-fn quota(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-) -> anyhow::Result<Block> {
+fn quota(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     ensure!(cpus >= 2, "this needs two CPUs");
     let (own, others) = ((cpus - 1).to_string(), format!("0-{}", cpus - 2));
-    let setup = Setup { cpus: Some(own), ..setup.clone() };
-    let mut block = Block::new(contender, side, &setup);
-    let pids = [ground.broker_pid(), std::process::id()];
+    stage.setup.cpus = Some(own);
+    let mut block = stage.block();
+    let pids = [stage.ground.broker_pid(), std::process::id()];
     for pid in pids {
         confine(pid, &others)?;
     }
     let measured = (|| {
-        let mut session = Session::open(ground, contender, &setup)?;
+        let mut session = stage.open()?;
         lengths.warm_up(&mut session)?;
-        let pressed = session.under_pressure(lengths.measure)?;
-        block.figure("rate under pressure", "orders/s", Better::Higher, pressed.steady_per_second);
-        costs(&mut block, &pressed);
-        block.window("under pressure", pressed);
+        pressed(&mut block, session.under_pressure(lengths.measure)?);
         finish(session, &mut block)
     })();
     for pid in pids {
@@ -555,17 +527,12 @@ fn confine(pid: u32, cpus: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn keys(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-) -> anyhow::Result<Block> {
+fn keys(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
     let most = lengths.key_steps.last().copied().unwrap_or(0);
-    let setup = Setup { orders_max: most as usize * 2 + 4_000_000, ..setup.clone() };
-    let mut block = Block::new(contender, side, &setup);
-    let mut session = Session::open(ground, contender, &setup)?;
+    stage.setup.orders_max += most as usize * 2;
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     for &keys in lengths.key_steps {
         fill(&mut session, keys)?;
         let window = session.under_pressure(lengths.measure)?;
@@ -578,17 +545,12 @@ fn keys(
     Ok(block)
 }
 
-fn soak(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-) -> anyhow::Result<Block> {
+fn soak(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
     const RATE: f64 = 300.0;
-    let setup = Setup { orders_max: (RATE * lengths.soak.as_secs_f64() * 1.2) as usize + 4_000_000, ..setup.clone() };
-    let mut block = Block::new(contender, side, &setup);
-    let mut session = Session::open(ground, contender, &setup)?;
+    stage.setup.orders_max += (RATE * lengths.soak.as_secs_f64() * 1.2) as usize;
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     block.window("first half", session.at_rate(RATE, lengths.soak / 2)?);
     let disk = session.disk_mib()?;
     let window = session.at_rate(RATE, lengths.soak / 2)?;
@@ -597,7 +559,6 @@ fn soak(
     let last = window.looks.last().map_or(0.0, |look| look.app.resident_mib);
     block.figure("resident memory at the end", "MiB", Better::Lower, last);
     block.figure("p99", "ms", Better::Lower, window.latency.p99);
-    // What grows may also shrink, and a ratio of the two says nothing: these stand in the raw numbers.
     let (grown, hours) = (session.disk_mib()? - disk, window.seconds / 3_600.0);
     block.figure("disk at the end", "MiB", Better::Lower, disk + grown);
     block.figure("growth of memory, second half", "MiB/h", Better::Lower, slope(&memory) * 3_600.0);
@@ -607,16 +568,11 @@ fn soak(
     Ok(block)
 }
 
-fn failover(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-) -> anyhow::Result<Block> {
+fn failover(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
     const RATE: f64 = 100.0;
-    let mut block = Block::new(contender, side, setup);
-    let mut session = Session::open(ground, contender, setup)?;
+    let mut block = stage.block();
+    let mut session = stage.open()?;
     session.at_rate(RATE, lengths.change)?;
     let changes = [
         (Change::Join, "one joins"),
@@ -633,16 +589,11 @@ fn failover(
     Ok(block)
 }
 
-fn scale_out(
-    ground: &mut Ground,
-    contender: &Contender,
-    side: Side,
-    setup: &Setup,
-    lengths: &Lengths,
-) -> anyhow::Result<Block> {
-    let mut block = Block::new(contender, side, setup);
+fn scale_out(mut stage: Stage<'_>) -> anyhow::Result<Block> {
+    let lengths = stage.lengths;
+    let mut block = stage.block();
     for &processes in lengths.processes {
-        let mut session = Session::open(ground, contender, setup)?;
+        let mut session = stage.open()?;
         for _ in 1..processes {
             session.start()?;
         }

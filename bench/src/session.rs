@@ -54,7 +54,6 @@ pub(crate) struct Setup {
 /// See the module.
 pub(crate) struct Session<'a> {
     pub(crate) ground: &'a mut Ground,
-    pub(crate) contender: Contender,
     setup: Setup,
     processes: Processes,
     clock: Arc<Clock>,
@@ -182,11 +181,15 @@ impl<'a> Session<'a> {
             load: Load::new(&client, &ground.codec, &setup.workload, ground.round, clock.clone())?,
             transactions: ground.transactions()?,
             processes: Processes::of(contender, setup.cpus.as_deref()),
-            contender: contender.clone(),
             setup: setup.clone(),
             clock,
             ground,
         })
+    }
+
+    /// Who is measured.
+    pub(crate) fn contender(&self) -> &Contender {
+        self.processes.contender()
     }
 
     /// Starts the contender, again where it was ended; another process of it where there is one.
@@ -196,7 +199,7 @@ impl<'a> Session<'a> {
 
     /// Waits until the ledger knows the stock.
     pub(crate) fn until_stocked(&mut self) -> anyhow::Result<()> {
-        if !self.contender.is_audited() {
+        if !self.contender().is_audited() {
             return Ok(());
         }
         let consumer: BaseConsumer = self
@@ -219,7 +222,7 @@ impl<'a> Session<'a> {
                 known.insert(message.key().unwrap_or_default().to_vec());
             }
             self.processes.are_alive()?;
-            ensure!(since.elapsed() < DRAIN_PATIENCE, "{} does not open its shop", self.contender.name);
+            ensure!(since.elapsed() < DRAIN_PATIENCE, "{} does not open its shop", self.contender().name);
         }
         Ok(())
     }
@@ -271,7 +274,7 @@ impl<'a> Session<'a> {
 
     /// As many orders on their way as it takes to keep it busy, whatever its latency.
     fn pressure(&self) -> Pace {
-        let late = (self.contender.p99_bound() / 2_000.0).max(1.0);
+        let late = (self.contender().p99_bound() / 2_000.0).max(1.0);
         Pace::Pressure { in_flight: (self.setup.in_flight as f64 * late) as u64 }
     }
 
@@ -467,7 +470,7 @@ impl<'a> Session<'a> {
             stop.store(true, Ordering::Relaxed);
             sender.join().map_err(|_| anyhow::anyhow!("the sender has panicked"))?.map(|_| found)
         })?;
-        let name = &self.contender.name;
+        let name = &self.contender().name;
         found.map(Duration::from_micros).with_context(|| format!("{name} confirms nothing within {DRAIN_PATIENCE:?}"))
     }
 
