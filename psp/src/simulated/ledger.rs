@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules::Account;
 
-/// Bytes of the ledger kept in memory.
-const CACHE_BYTES: u64 = 64 << 20;
+/// Bytes of the ledger kept in memory: an account is written once or twice and hardly ever read, so more would be memory of
+/// the process that has the provider in it, and no faster.
+const CACHE_BYTES: u64 = 8 << 20;
 
 /// What the provider holds and took for one order; amounts in minor units, added up over its authorizations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -67,12 +67,12 @@ pub struct StateSettings {
 }
 
 impl StateSettings {
-    /// 64 MiB of cache, a day of tombstone retention, two directories kept aside.
+    /// 8 MiB of cache, a day of tombstone retention, two directories kept aside.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            cache_bytes: 64 << 20,
+            cache_bytes: 8 << 20,
             tombstone_retention: Duration::from_secs(24 * 3600),
             kept_aside: 2,
         }
