@@ -43,7 +43,7 @@ pub(crate) struct Outbound {
     pub(crate) key: std::ops::Range<usize>,
     pub(crate) value: Option<std::ops::Range<usize>>,
     pub(crate) timestamp: Timestamp,
-    /// Headers of its own instead of the usual ones: a dead letter keeps those it came with.
+    /// Headers of its own instead of the usual ones: a dead letter keeps those it came with, a change of a store has none.
     pub(crate) headers: Option<Headers>,
 }
 
@@ -208,7 +208,9 @@ pub(crate) fn log(
     let to = TopicPartition { topic: changelog, partition };
     let key = outbox.append(key);
     let value = value.map(|value| outbox.append(value));
-    outbox.records.push(Outbound { to, kind: "changelog", key, value, timestamp: now, headers: None });
+    // Nobody but the store reads it: it is no event, and a header costs as much as the rest of such a record.
+    let headers = Some(Headers::new());
+    outbox.records.push(Outbound { to, kind: "changelog", key, value, timestamp: now, headers });
 }
 
 /// What a record makes of the state of its key; `None` when nothing changes.

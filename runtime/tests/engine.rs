@@ -51,6 +51,19 @@ fn records_are_counted_once_in_batches() {
     assert_eq!(driver.thread(1).take_report().counts[&("words", "counted")], 100);
 }
 
+/// An event says what it is and where it comes from; a change of a store is no event.
+#[test]
+fn events_have_headers_and_changelogs_have_none() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    feed(&mut driver, 0, 20);
+    driver.settle().unwrap();
+    let headers =
+        |topic: &str| -> Vec<usize> { driver.records(topic).iter().map(|(_, record)| record.headers.len()).collect() };
+    assert_eq!(headers("counts"), [5; 20]);
+    assert_eq!(headers("count-last-changelog"), [0; 20]);
+}
+
 /// Each fault at each of the first commits: the result is the same as without.
 #[test]
 fn every_fault_at_every_commit_changes_nothing() {
