@@ -39,11 +39,12 @@ pub(crate) struct Outbox {
 
 pub(crate) struct Outbound {
     pub(crate) to: TopicPartition,
-    pub(crate) kind: &'static str,
+    /// What happened. A change of a store is no event: none.
+    pub(crate) kind: Option<&'static str>,
     pub(crate) key: std::ops::Range<usize>,
     pub(crate) value: Option<std::ops::Range<usize>>,
     pub(crate) timestamp: Timestamp,
-    /// Headers of its own instead of the usual ones: a dead letter keeps those it came with, a change of a store has none.
+    /// Headers of its own instead of the usual ones: a dead letter keeps those it came with.
     pub(crate) headers: Option<Headers>,
 }
 
@@ -154,7 +155,7 @@ impl Step<'_> {
         }
         self.outbox.records.push(Outbound {
             to,
-            kind,
+            kind: Some(kind),
             key: key_at,
             value: Some(value_at),
             timestamp: self.now,
@@ -208,9 +209,7 @@ pub(crate) fn log(
     let to = TopicPartition { topic: changelog, partition };
     let key = outbox.append(key);
     let value = value.map(|value| outbox.append(value));
-    // Nobody but the store reads it: it is no event, and a header costs as much as the rest of such a record.
-    let headers = Some(Headers::new());
-    outbox.records.push(Outbound { to, kind: "changelog", key, value, timestamp: now, headers });
+    outbox.records.push(Outbound { to, kind: None, key, value, timestamp: now, headers: None });
 }
 
 /// What a record makes of the state of its key; `None` when nothing changes.

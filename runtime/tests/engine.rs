@@ -51,17 +51,21 @@ fn records_are_counted_once_in_batches() {
     assert_eq!(driver.thread(1).take_report().counts[&("words", "counted")], 100);
 }
 
-/// An event says what it is and where it comes from; a change of a store is no event.
+/// An event says what it is and where it comes from; a change of a store is no event, and says which step wrote it.
 #[test]
-fn events_have_headers_and_changelogs_have_none() {
+fn events_have_all_headers_and_changes_of_stores_have_their_id() {
     let (mut driver, _) = driver(str::to_owned);
     driver.start_with_all(1);
     feed(&mut driver, 0, 20);
     driver.settle().unwrap();
-    let headers =
-        |topic: &str| -> Vec<usize> { driver.records(topic).iter().map(|(_, record)| record.headers.len()).collect() };
-    assert_eq!(headers("counts"), [5; 20]);
-    assert_eq!(headers("count-last-changelog"), [0; 20]);
+    let names = |topic: &str| -> Vec<Vec<String>> {
+        let names_of = |headers: &millrace_runtime::Headers| headers.iter().map(|(name, _)| name.to_string()).collect();
+        driver.records(topic).iter().map(|(_, record)| names_of(&record.headers)).collect()
+    };
+    let all = ["ce_specversion", "ce_id", "ce_source", "ce_type", "content-type"];
+    assert!(names("counts").iter().all(|names| *names == all) && names("counts").len() == 20);
+    let changes = names("count-last-changelog");
+    assert!(changes.iter().all(|names| *names == ["ce_id"]) && changes.len() == 20, "{changes:?}");
 }
 
 /// Each fault at each of the first commits: the result is the same as without.

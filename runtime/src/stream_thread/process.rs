@@ -379,11 +379,16 @@ impl<B: Broker> StreamThread<B> {
         let outbox = std::mem::take(&mut self.outbox);
         let mut usual = std::mem::take(&mut self.headers);
         for (number, outbound) in outbox.records.iter().enumerate() {
-            let headers = match &outbound.headers {
-                Some(own) => own,
-                None => {
-                    write_headers(&mut usual, &topology, outbound, cause, number);
+            let headers = match (&outbound.headers, outbound.kind) {
+                (Some(own), _) => own.as_slice(),
+                (None, Some(kind)) => {
+                    write_headers(&mut usual, &topology, outbound, kind, cause, number);
                     &usual
+                }
+                // Nobody but its store reads it: which step wrote it is all there is to say.
+                (None, None) => {
+                    write_headers(&mut usual, &topology, outbound, "", cause, number);
+                    &usual[CE_ID..=CE_ID]
                 }
             };
             let record = OutgoingRecord {
@@ -530,7 +535,14 @@ impl Desk<'_> {
         let key = self.outbox.append(letter.record.key.as_deref().unwrap_or_default());
         let value = letter.record.value.as_deref().map(|value| self.outbox.append(value));
         let timestamp = self.now;
-        self.outbox.records.push(Outbound { to, kind: "dead-letter", key, value, timestamp, headers: Some(headers) });
+        self.outbox.records.push(Outbound {
+            to,
+            kind: Some("dead-letter"),
+            key,
+            value,
+            timestamp,
+            headers: Some(headers),
+        });
     }
 }
 
@@ -597,8 +609,18 @@ fn check_window(task: &mut Task, topology: &Topology, now: Timestamp) -> Result<
     )))
 }
 
+/// Place of `ce_id` among the usual headers.
+const CE_ID: usize = 1;
+
 /// CloudEvents attributes and the trace of the cause. Names are fixed, so only the values' bytes are written anew.
-fn write_headers(headers: &mut Headers, topology: &Topology, outbound: &Outbound, cause: Cause<'_>, number: usize) {
+fn write_headers(
+    headers: &mut Headers,
+    topology: &Topology,
+    outbound: &Outbound,
+    kind: &str,
+    cause: Cause<'_>,
+    number: usize,
+) {
     const NAMES: [&str; 5] = ["ce_specversion", "ce_id", "ce_source", "ce_type", "content-type"];
     if headers.len() < NAMES.len() {
         *headers = NAMES.map(|name| (name.into(), Vec::new())).into();
@@ -609,7 +631,7 @@ fn write_headers(headers: &mut Headers, topology: &Topology, outbound: &Outbound
     for value in &mut headers[1..4] {
         value.1.clear();
     }
-    let id = &mut headers[1].1;
+    let id = &mut headers[CE_ID].1;
     match cause {
         Cause::Record(record) => {
             id.extend_from_slice(record.topic.as_bytes());
@@ -635,7 +657,7 @@ fn write_headers(headers: &mut Headers, topology: &Topology, outbound: &Outbound
         headers[2].1.push(b'/');
         headers[2].1.extend_from_slice(part.as_bytes());
     }
-    headers[3].1.extend_from_slice(outbound.kind.as_bytes());
+    headers[3].1.extend_from_slice(kind.as_bytes());
     if let Cause::Record(record) = cause
         && let Some(trace) = record.headers.iter().find(|(name, _)| name == "traceparent")
     {

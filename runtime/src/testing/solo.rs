@@ -271,7 +271,12 @@ impl Solo {
             let key = outbox.bytes[out.key.clone()].to_vec();
             let value = out.value.clone().map(|range| outbox.bytes[range].to_vec());
             self.history.push((topic.clone(), key.clone(), value.clone(), out.timestamp, -1));
-            self.emitted.push(Emitted { topic, key, kind: out.kind.into(), value: value.unwrap_or_default() });
+            self.emitted.push(Emitted {
+                topic,
+                key,
+                kind: out.kind.unwrap_or("changelog").into(),
+                value: value.unwrap_or_default(),
+            });
         }
         Ok(())
     }
