@@ -9,7 +9,7 @@ use crate::parking::{self, Parked, Queue};
 use crate::planted;
 use crate::processor::{Answered, Due, Failure, Outcome};
 use crate::record::{
-    Headers, InputRecord, Offset, OutgoingRecord, ProcessorId, Record, SubTopologyId, Timestamp, TopicId,
+    HeaderName, Headers, InputRecord, Offset, OutgoingRecord, ProcessorId, Record, SubTopologyId, Timestamp, TopicId,
     TopicPartition,
 };
 use crate::step::{Outbound, Outbox, Step};
@@ -379,17 +379,9 @@ impl<B: Broker> StreamThread<B> {
         let outbox = std::mem::take(&mut self.outbox);
         let mut usual = std::mem::take(&mut self.headers);
         for (number, outbound) in outbox.records.iter().enumerate() {
-            let headers = match (&outbound.headers, outbound.kind) {
-                (Some(own), _) => own.as_slice(),
-                (None, Some(kind)) => {
-                    write_headers(&mut usual, &topology, outbound, kind, cause, number);
-                    &usual
-                }
-                // Nobody but its store reads it: which step wrote it is all there is to say.
-                (None, None) => {
-                    write_headers(&mut usual, &topology, outbound, "", cause, number);
-                    &usual[CE_ID..=CE_ID]
-                }
+            let headers = match &outbound.headers {
+                Some(own) => own,
+                None => write_headers(&mut usual, &topology, outbound, cause, number),
             };
             let record = OutgoingRecord {
                 to: outbound.to,
@@ -609,18 +601,16 @@ fn check_window(task: &mut Task, topology: &Topology, now: Timestamp) -> Result<
     )))
 }
 
-/// Place of `ce_id` among the usual headers.
-const CE_ID: usize = 1;
-
-/// CloudEvents attributes and the trace of the cause. Names are fixed, so only the values' bytes are written anew.
-fn write_headers(
-    headers: &mut Headers,
+/// CloudEvents attributes and the trace of the cause; of a change of a store, its `ce_id` alone. Names are fixed, so only
+/// the values' bytes are written anew.
+fn write_headers<'h>(
+    headers: &'h mut Headers,
     topology: &Topology,
     outbound: &Outbound,
-    kind: &str,
     cause: Cause<'_>,
     number: usize,
-) {
+) -> &'h [(HeaderName, Vec<u8>)] {
+    const CE_ID: usize = 1;
     const NAMES: [&str; 5] = ["ce_specversion", "ce_id", "ce_source", "ce_type", "content-type"];
     if headers.len() < NAMES.len() {
         *headers = NAMES.map(|name| (name.into(), Vec::new())).into();
@@ -653,6 +643,8 @@ fn write_headers(
         }
     }
     slash_number(id, i64::try_from(number).unwrap_or(i64::MAX));
+    // Nobody but its store reads a change: which step wrote it is all there is to say.
+    let Some(kind) = outbound.kind else { return &headers[CE_ID..=CE_ID] };
     for part in [topology.application.as_str(), &topology.topic(outbound.to.topic).name] {
         headers[2].1.push(b'/');
         headers[2].1.extend_from_slice(part.as_bytes());
@@ -663,6 +655,7 @@ fn write_headers(
     {
         headers.push(trace.clone());
     }
+    headers
 }
 
 fn slash_number(out: &mut Vec<u8>, number: i64) {
