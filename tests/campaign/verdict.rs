@@ -6,9 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_runtime::InputRecord;
+use millrace_runtime::{DeadLetters, InputRecord};
 use millrace_schemas::{OrderPlaced, topics};
-use millrace_worker::{From, TopicReader};
+use millrace_worker::{From, PlacedRecord, TopicReader};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::Value;
@@ -71,13 +71,10 @@ pub fn judge(ground: &mut Ground, log: &Arc<ClientLog>, settings: &Settings) -> 
     for (what, offenders) in
         [("acknowledged, but unknown", lost), ("known, but never submitted", unasked), ("refused, but known", refused)]
     {
-        if !offenders.is_empty() {
-            let named: Vec<_> = offenders.iter().take(NAMED).collect();
-            wrongs.push(format!("{} orders are {what}: {named:?}", offenders.len()));
-        }
+        wrongs.extend(offence(&format!("orders are {what}"), &offenders));
     }
     let audit = audit(ground, orders, &mut wrongs);
-    // Once everything has drained.
+    // Read again, now that everything has drained: what was still on its way stands there by now.
     wrongs.extend(poison_astray(&log.poison(), &first_topic(ground).poison, &letters_of_intake(ground)));
     if known.len() < settings.at_least {
         wrongs.push(format!("{} orders are known, and this campaign is for {}", known.len(), settings.at_least));
@@ -114,7 +111,7 @@ struct FirstTopic {
 
 fn first_topic(ground: &Ground) -> FirstTopic {
     let (mut found, mut orders) = (FirstTopic::default(), BTreeSet::new());
-    each_record(ground, topics::ORDERS_PLACED, |record| {
+    each_record(ground, topics::ORDERS_PLACED, |PlacedRecord { record, .. }| {
         match ground.codec.decode::<OrderPlaced>(record.value.as_deref().unwrap_or_default()) {
             Ok(order) => {
                 found.submits.insert(order.customer_id);
@@ -129,13 +126,13 @@ fn first_topic(ground: &Ground) -> FirstTopic {
 
 /// Why intake gave records to its dead letters, by their keys.
 fn letters_of_intake(ground: &Ground) -> BTreeMap<String, Vec<String>> {
-    let mut letters: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    each_record(ground, "dead-letters.intake", |record| {
-        let reason = record.headers.iter().rfind(|(name, _)| name == "millrace.reason");
-        let reason = reason.map_or_else(String::new, |(_, why)| String::from_utf8_lossy(why).into_owned());
-        letters.entry(key_of(&record)).or_default().push(reason);
-    });
-    letters
+    let mut letters = DeadLetters::default();
+    each_record(ground, "dead-letters.intake", |placed| letters.add(&placed.topic, placed.partition, placed.record));
+    let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for letter in letters.iter() {
+        reasons.entry(key_of(&letter.record)).or_default().push(letter.reason.clone());
+    }
+    reasons
 }
 
 fn key_of(record: &InputRecord) -> String {
@@ -143,12 +140,10 @@ fn key_of(record: &InputRecord) -> String {
 }
 
 /// Gives every committed record of a topic.
-fn each_record(ground: &Ground, topic: &str, mut take: impl FnMut(InputRecord)) {
+fn each_record(ground: &Ground, topic: &str, mut take: impl FnMut(PlacedRecord)) {
     let mut reader = TopicReader::open(&ground.direct(), &[topic], From::Beginning).unwrap();
     while !reader.has_caught_up() {
-        for placed in reader.read(Duration::from_millis(200), 10_000).unwrap() {
-            take(placed.record);
-        }
+        reader.read(Duration::from_millis(200), 10_000).unwrap().into_iter().for_each(&mut take);
     }
 }
 
@@ -170,20 +165,20 @@ fn poison_astray(
     let keys: BTreeSet<_> = standing.keys().chain(letters.keys()).collect();
     let of = |key: &String| (standing.get(key).copied().unwrap_or(0), letters.get(key).map_or(&[][..], Vec::as_slice));
     let astray: Vec<_> = keys.into_iter().map(|key| (key, of(key))).filter(|(_, (n, why))| *n != why.len()).collect();
-    let mut wrongs = Vec::new();
-    let mut wrong = |count: usize, what: &str, named: &dyn fmt::Debug| {
-        if count > 0 {
-            wrongs.push(format!("{count} {what}: {named:?}"));
-        }
-    };
-    wrong(lost.len(), "poison records are acknowledged, but unknown", &&lost[..lost.len().min(NAMED)]);
-    wrong(unasked.len(), "records are no orders, but nobody sent them so", &&unasked[..unasked.len().min(NAMED)]);
-    wrong(
-        astray.len(),
-        "keys have another number of records that are no orders than of dead letters of intake",
-        &&astray[..astray.len().min(NAMED)],
-    );
-    wrongs
+    [
+        offence("poison records are acknowledged, but unknown", &lost),
+        offence("records are no orders, but nobody sent them so", &unasked),
+        offence("keys have another number of records that are no orders than of dead letters of intake", &astray),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// How many offend and in what, the first of them named; `None` when nobody does.
+fn offence<T: fmt::Debug>(what: &str, offenders: &[T]) -> Option<String> {
+    let named = &offenders[..offenders.len().min(NAMED)];
+    (!offenders.is_empty()).then(|| format!("{} {what}: {named:?}", offenders.len()))
 }
 
 /// Lets `millrace audit` wait until every order has ended; when they do not, what it says of those that have not.
