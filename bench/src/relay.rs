@@ -45,23 +45,13 @@ struct Template {
     topic: &'static str,
     key: Key,
     value: Vec<u8>,
-    source: String,
+    headers: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Template {
-    /// The headers that every event of the pipeline has, of the same sizes; a changelog's record has its id only.
     fn headers(&self) -> OwnedHeaders {
-        const ID: &[u8] = b"orders.placed/0/1234567/0";
-        let values: [(&str, &[u8]); 5] = [
-            ("ce_specversion", b"1.0"),
-            ("ce_id", ID),
-            ("ce_source", self.source.as_bytes()),
-            ("ce_type", b"RESERVATION_REQUESTED"),
-            ("content-type", b"application/avro"),
-        ];
-        let values = if self.topic == RESERVATIONS { &values[1..2] } else { &values[..] };
-        let all = OwnedHeaders::new_with_capacity(values.len());
-        values.iter().fold(all, |all, (key, value)| all.insert(Header { key, value: Some(*value) }))
+        let all = OwnedHeaders::new_with_capacity(self.headers.len());
+        self.headers.iter().fold(all, |all, (key, value)| all.insert(Header { key, value: Some(value) }))
     }
 }
 
@@ -201,7 +191,14 @@ fn templates(codec: &Codec) -> anyhow::Result<Vec<Template>> {
     let mut made = Vec::new();
     let mut add = |topic: &'static str, key: Key, json: &Value| -> anyhow::Result<()> {
         let value = millrace_schemas::encode_json(codec, topic, json)?;
-        made.push(Template { topic, key, value, source: format!("/millrace/{topic}") });
+        let headers = vec![
+            ("ce_specversion", b"1.0".to_vec()),
+            ("ce_id", ID.to_vec()),
+            ("ce_source", format!("/millrace/{topic}").into_bytes()),
+            ("ce_type", b"RESERVATION_REQUESTED".to_vec()),
+            ("content-type", b"application/avro".to_vec()),
+        ];
+        made.push(Template { topic, key, value, headers });
         Ok(())
     };
     add(topics::ORDERS_ACCEPTED, Key::Order, &accepted)?;
@@ -221,11 +218,14 @@ fn templates(codec: &Codec) -> anyhow::Result<Vec<Template>> {
     // The reservations' own changelog: the size of a reservation, one per group.
     for (from, to) in [(0, 2), (2, 3)] {
         let value = vec![1; 20 + 14 * (to - from)];
-        made.push(Template { topic: RESERVATIONS, key: Key::Order, value, source: String::new() });
+        // A change of a store says which step wrote it, and nothing else.
+        made.push(Template { topic: RESERVATIONS, key: Key::Order, value, headers: vec![("ce_id", ID.to_vec())] });
     }
     Ok(made)
 }
 
+/// As long as the `ce_id` of a step is.
+const ID: &[u8] = b"orders.placed/0/1234567/0";
 const RESERVATIONS: &str = "stock-reservations-changelog";
 
 /// The records an order causes, for the report.

@@ -100,8 +100,10 @@ impl Scenario {
     ) -> anyhow::Result<Block> {
         let lengths = effort.lengths();
         let setup = Setup { orders_max: 4_000_000, in_flight: lengths.in_flight, ..Setup::default() };
-        // It may have to be measured first, maybe on the other broker.
-        let rate = if self == Self::Latency { peer_rate(grounds, peer, &setup, &lengths, known)? } else { 0.0 };
+        if self == Self::Latency {
+            // Before this contender's own ground is taken: it may be on the other broker.
+            find_rate(grounds, peer, &setup, &lengths, known)?;
+        }
         let ground = grounds.of(contender.is_on_embedded())?;
         let stage = Stage { ground, contender, side, setup, lengths };
         match self {
@@ -110,7 +112,7 @@ impl Scenario {
             Self::Orders => orders(stage, known),
             Self::Real => real(stage),
             Self::Light => light(stage),
-            Self::Latency => latency(stage, rate),
+            Self::Latency => latency(stage, known.rates[&peer.name]),
             Self::Start => start(stage),
             Self::Crash => crash(stage),
             Self::Restore => restore(stage),
@@ -370,21 +372,21 @@ fn latencies(block: &mut Block, at: &str, window: &Window) {
 }
 
 /// What the peer sustains, where it is not known yet: four fifths of what it does under pressure.
-fn peer_rate(
+fn find_rate(
     grounds: &mut Grounds,
     peer: &Contender,
     setup: &Setup,
     lengths: &Lengths,
     known: &mut Known,
-) -> anyhow::Result<f64> {
-    if let Some(rate) = known.rates.get(&peer.name) {
-        return Ok(*rate);
+) -> anyhow::Result<()> {
+    if known.rates.contains_key(&peer.name) {
+        return Ok(());
     }
     let mut session = Session::open(grounds.of(peer.is_on_embedded())?, peer, setup)?;
     let (steady, _) = lengths.warm_up(&mut session)?;
     session.stop()?;
     known.rates.insert(peer.name.clone(), steady * 0.8);
-    Ok(steady * 0.8)
+    Ok(())
 }
 
 fn latency(mut stage: Stage<'_>, peer_rate: f64) -> anyhow::Result<Block> {
