@@ -142,6 +142,24 @@ fn state_equals_the_fold_of_the_topic_after_a_crash_and_is_not_wiped() {
 }
 
 #[test]
+fn partitions_are_written_out_one_after_the_other() {
+    let (mut driver, _) = driver(str::to_owned);
+    driver.start_with_all(1);
+    feed(&mut driver, 0, 100);
+    driver.settle().unwrap();
+    let (every, bytes) = (driver.topology().engine.write_out_ms, |driver: &mut Driver| {
+        driver.settle().unwrap();
+        driver.thread(1).take_report().memtable_bytes
+    });
+    let before = bytes(&mut driver);
+    driver.clock.advance(every / 2);
+    let between = bytes(&mut driver);
+    driver.clock.advance(every / 2);
+    assert!(0 < between && between < before, "{between} of {before} bytes after the first of two partitions");
+    assert_eq!(bytes(&mut driver), 0);
+}
+
+#[test]
 fn partitions_move_between_members_and_back() {
     let (mut driver, _) = driver(str::to_owned);
     driver.start_with_all(1);

@@ -1,6 +1,7 @@
 //! Partitions coming and going: opening tasks, restoring their stores, giving them up. Never processes a record.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::report::About;
 use super::{Followed, NOT_YET_PAUSE_MS, STILL_WAITS_MS, StreamThread, Trouble};
@@ -511,25 +512,33 @@ impl<B: Broker> StreamThread<B> {
         self.finish_restores()
     }
 
-    /// Writes memtables out when they are large or old, in the background.
-    pub(super) fn write_out(&mut self, now: i64) -> Result<(), Trouble> {
+    /// Writes memtables out in the background: one partition after the other, each once in `write_out`, so that neither
+    /// the disk nor memory has to take all at once; all of them when they are large.
+    pub(super) fn write_out(&mut self, now: i64) {
         let engine = &self.topology.engine;
         let large = self.memtable_bytes() > engine.memtable_bytes / self.threads;
-        if !large && now - self.written_out_at < engine.write_out_ms {
-            return Ok(());
+        let between = engine.write_out_ms / i64::try_from(self.assigned.len()).unwrap_or(i64::MAX).max(1);
+        if !large && now - self.written_out_at < between {
+            return;
         }
-        self.written_out_at = now;
+        // A turn that came late lets no partition wait longer; what was missed long ago is not made up for.
+        self.written_out_at = (self.written_out_at + between).max(now - engine.write_out_ms);
         let mut assigned = std::mem::take(&mut self.assigned);
-        for partition in assigned.values_mut().filter(|a| a.state() != TaskState::Closed) {
-            for task in &mut partition.tasks {
-                for store in &mut task.stores {
-                    self.write_out_store(store, now);
-                }
+        let after = self.written_out.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut in_turn = assigned.range((after, Bound::Unbounded)).chain(&assigned);
+        let next = in_turn.next().map(|(key, _)| *key);
+        self.written_out = next;
+        let all = assigned.iter_mut().filter(|(key, _)| large || Some(**key) == next);
+        for (_, partition) in all.filter(|(_, a)| a.state() != TaskState::Closed) {
+            for store in partition.tasks.iter_mut().flat_map(|task| &mut task.stores) {
+                self.write_out_store(store, now);
             }
         }
+        let round = assigned.keys().next() == next.as_ref();
         self.assigned = assigned;
-        self.write_out_globals(now);
-        Ok(())
+        if large || round {
+            self.write_out_globals(now);
+        }
     }
 
     pub(super) fn write_out_globals(&mut self, now: i64) {

@@ -103,6 +103,8 @@ pub struct StreamThread<B> {
     /// has its call made again.
     answers: VecDeque<Answer>,
     written_out_at: Timestamp,
+    /// The partition whose stores were written out last.
+    written_out: Option<(SubTopologyId, i32)>,
     /// When the broker is asked again where partitions stand, after it could not tell.
     ask_again_at: Timestamp,
     /// When it was last said that it could not.
@@ -175,6 +177,7 @@ impl<B: Broker> StreamThread<B> {
         let globals = definitions.iter().map(|d| d.globals.iter().map(|_| GlobalTable::default()).collect()).collect();
         Self {
             written_out_at: parts.clock.now(),
+            written_out: None,
             ask_again_at: 0,
             waits_said_at: None,
             hand_over: HandOver::new(&topology, &parts.sub_topologies),
@@ -253,7 +256,8 @@ impl<B: Broker> StreamThread<B> {
             turn.committed = self.commit()?;
         }
         self.look_after_readers(now)?;
-        self.write_out(now)
+        self.write_out(now);
+        Ok(())
     }
 
     fn take_in(&mut self, event: Event) -> Result<usize, Trouble> {

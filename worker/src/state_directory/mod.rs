@@ -50,6 +50,9 @@ const FORMAT: &str = "millrace-state 3";
 const USED: &str = "another process uses this state directory; give each a `--data-dir` of its own, or end the other";
 /// How often, 10 ms apart, sled's own lock is looked at before it counts as another process's.
 const LOOKS: u32 = 200;
+/// What the thread that writes states out leaves of a core to those who need it now (`nice`), and with it the threads of
+/// sled's that it starts: merging runs takes seconds and hurries nobody.
+const WRITER_NICE: i32 = 5;
 /// The tree that holds when each store was last written.
 const WRITTEN: &str = "\u{0}written";
 
@@ -150,6 +153,12 @@ impl LockedDirectory {
         };
         let (jobs, todo) = unbounded::<BackgroundJob>();
         let worker = thread::Builder::new().name("state-writer".into()).spawn(move || {
+            // For Linux no process is this thread, elsewhere all threads.
+            if cfg!(target_os = "linux")
+                && let Err(error) = rustix::process::setpriority_process(None, WRITER_NICE)
+            {
+                tracing::warn!("states are written out at the priority of everything else: {error}");
+            }
             for job in todo {
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
                     tracing::error!("writing a memtable out panicked; its states stay in the topics");
