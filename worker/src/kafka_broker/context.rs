@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
@@ -148,6 +149,9 @@ pub(super) struct Deliveries {
     first: Box<[AtomicI64]>,
     /// One past the last record delivered, by slot; -1 for none in this transaction.
     landed: Box<[AtomicI64]>,
+    /// When the first report of the transaction was taken, microseconds since `since`; `u64::MAX` for none.
+    delivered: AtomicU64,
+    since: Instant,
     /// A record was delivered, but the broker did not say where.
     unplaced: AtomicBool,
     failed: Mutex<Option<String>>,
@@ -182,6 +186,8 @@ impl Deliveries {
         Self {
             first: (0..slots).map(|_| AtomicI64::new(i64::MAX)).collect(),
             landed: (0..slots).map(|_| AtomicI64::new(-1)).collect(),
+            delivered: AtomicU64::new(u64::MAX),
+            since: Instant::now(),
             unplaced: AtomicBool::new(false),
             failed: Mutex::new(None),
             troubles: AtomicU64::new(0),
@@ -193,6 +199,7 @@ impl Deliveries {
             self.first[*slot].store(i64::MAX, Ordering::Relaxed);
             self.landed[*slot].store(-1, Ordering::Relaxed);
         }
+        self.delivered.store(u64::MAX, Ordering::Relaxed);
         self.unplaced.store(false, Ordering::Relaxed);
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -200,6 +207,12 @@ impl Deliveries {
     /// From the first record delivered to one past the last.
     pub(super) fn landed(&self, slot: usize) -> Range<i64> {
         self.first[slot].load(Ordering::Relaxed)..self.landed[slot].load(Ordering::Relaxed)
+    }
+
+    /// When this transaction's first record was known to be delivered.
+    pub(super) fn first_delivered(&self) -> Option<Instant> {
+        let at = self.delivered.load(Ordering::Relaxed);
+        (at != u64::MAX).then(|| self.since + Duration::from_micros(at))
     }
 
     /// Why not every record of the transaction was delivered to a known place.
@@ -236,6 +249,10 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
+        if self.delivered.load(Ordering::Relaxed) == u64::MAX {
+            let now = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.delivered.store(now, Ordering::Relaxed);
+        }
         match result {
             Ok(message) if message.offset() >= 0 => {
                 self.first[slot].fetch_min(message.offset(), Ordering::Relaxed);

@@ -66,6 +66,7 @@
 //! | 25 | old records after a seek | the library drops them by version, `Reader::take` by position; test as 7 |
 
 mod bounds;
+mod completion;
 mod context;
 pub(crate) mod errors;
 mod follower;

@@ -15,6 +15,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
 use super::ClientCounters;
+use super::completion::Completion;
 use super::context::Deliveries;
 use super::errors::{Member, Verdict, judge, member, say};
 use super::library_thread::LibraryThread;
@@ -68,6 +69,10 @@ pub(super) struct TransactionalProducer {
     /// Records sent in the open transaction, by slot, and which slots those are.
     sent: Vec<u32>,
     touched: Vec<usize>,
+    /// When the transaction began, and when the one before ended.
+    began: Instant,
+    ended: Option<Instant>,
+    completion: Completion,
     /// Troubles of the producer when the transaction began.
     troubles: u64,
     /// Why a request of the last transaction may still be on its way.
@@ -108,6 +113,9 @@ impl TransactionalProducer {
             deadline: transaction_timeout,
             sent: vec![0; slots],
             touched: Vec::new(),
+            began: Instant::now(),
+            ended: None,
+            completion: Completion::default(),
             troubles: 0,
             suspect: None,
             overtaken: None,
@@ -249,8 +257,12 @@ impl TransactionalProducer {
             self.replace()?;
         }
         let producer = self.producer(State::Ready)?;
+        if let Some(ended) = self.ended.take() {
+            thread::sleep(self.completion.before_next(ended.elapsed()));
+        }
         match producer.begin_transaction() {
             Ok(()) => {
+                self.began = Instant::now();
                 self.forget_transaction();
                 self.troubles = producer.client().context().troubles();
                 self.state = State::Open;
@@ -353,6 +365,7 @@ impl TransactionalProducer {
     /// Waits until every record of the transaction is delivered to a known place.
     pub(super) fn deliver(&mut self) -> Result<Landed, BrokerError> {
         let producer = self.producer(State::Open)?;
+        let filled = self.began.elapsed();
         if !self.drain(&producer, self.deadline) {
             return Err(BrokerError::Abort(format!(
                 "{} records were not delivered in {:?}",
@@ -363,6 +376,9 @@ impl TransactionalProducer {
         let context = producer.client().context();
         if let Some(failure) = context.failure() {
             return Err(BrokerError::Abort(failure));
+        }
+        if let Some(delivered) = context.first_delivered() {
+            self.completion.learn(filled, delivered.saturating_duration_since(self.began));
         }
         let mut landed: Vec<_> =
             self.touched.iter().map(|slot| (self.partition_of(*slot), context.landed(*slot))).collect();
@@ -441,6 +457,7 @@ impl TransactionalProducer {
             }
         }
         self.state = State::Ready;
+        self.ended = Some(Instant::now());
         self.look_for_repetition(&producer);
         Ok(())
     }
@@ -474,6 +491,7 @@ impl TransactionalProducer {
             }
         }
         self.state = State::Ready;
+        self.ended = Some(Instant::now());
         self.look_for_repetition(&producer);
         self.forget_transaction();
         Ok(())
