@@ -158,8 +158,8 @@ impl Effort {
     pub(crate) fn broker_warm_up(self) -> Duration {
         Duration::from_secs(match self {
             Self::Smoke => 2,
-            Self::Short => 20,
-            Self::Medium => 60,
+            Self::Short => 40,
+            Self::Medium => 90,
             Self::Full => 180,
         })
     }

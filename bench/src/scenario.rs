@@ -63,12 +63,17 @@ pub(crate) struct Known {
     half: Option<f64>,
 }
 
-/// Keeps the broker busy with what every contender asks of it, before the first of them.
+/// Orders a second at which the relay makes small transactions, one after the other.
+const WARM_RATE: f64 = 200.0;
+
+/// Keeps the broker busy with what every contender asks of it, before the first of them: with many records, then with many
+/// small transactions, which other code of the broker's serves.
 pub(crate) fn warm_broker(grounds: &mut Grounds, effort: Effort) -> anyhow::Result<()> {
     let ground = grounds.of(false)?;
     let setup = Setup { orders_max: 10_000_000, in_flight: effort.lengths().in_flight, ..Setup::default() };
     let mut session = Session::open(ground, &Contender::named(RELAY)?, &setup)?;
-    session.under_pressure(effort.broker_warm_up())?;
+    session.under_pressure(effort.broker_warm_up() / 2)?;
+    session.at_rate(WARM_RATE, effort.broker_warm_up() / 2)?;
     session.stop()
 }
 
