@@ -72,8 +72,9 @@ pub(crate) fn warm_broker(grounds: &mut Grounds, effort: Effort) -> anyhow::Resu
     let ground = grounds.of(false)?;
     let setup = Setup { orders_max: 10_000_000, in_flight: effort.lengths().in_flight, ..Setup::default() };
     let mut session = Session::open(ground, &Contender::named(RELAY)?, &setup)?;
-    session.under_pressure(effort.broker_warm_up() / 2)?;
-    session.at_rate(WARM_RATE, effort.broker_warm_up() / 2)?;
+    let half = effort.broker_warm_up() / 2;
+    session.under_pressure(half)?;
+    session.at_rate(WARM_RATE, half)?;
     session.stop()
 }
 

@@ -147,10 +147,11 @@ fn partitions_are_written_out_one_after_the_other() {
     driver.start_with_all(1);
     feed(&mut driver, 0, 100);
     driver.settle().unwrap();
-    let (every, bytes) = (driver.topology().engine.write_out_ms, |driver: &mut Driver| {
+    let every = driver.topology().engine.write_out_ms;
+    let bytes = |driver: &mut Driver| {
         driver.settle().unwrap();
         driver.thread(1).take_report().memtable_bytes
-    });
+    };
     let before = bytes(&mut driver);
     driver.clock.advance(every / 2);
     let between = bytes(&mut driver);

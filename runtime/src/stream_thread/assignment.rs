@@ -9,7 +9,6 @@ use crate::global::GlobalTable;
 use crate::io::{Broker, BrokerError, Call, Flow};
 use crate::processor::{Failure, TaskContext};
 use crate::record::{Offset, ProcessorId, Record, SubTopologyId, TaskId, TopicId, TopicPartition};
-use crate::store::Store;
 use crate::task::{AssignedPartition, DeadLetterWindow, Input, Need, Source, Task, TaskState};
 
 impl<B: Broker> StreamThread<B> {
@@ -503,11 +502,7 @@ impl<B: Broker> StreamThread<B> {
         self.in_flight.retain(|(task, _), _| !assigned.tasks.iter().any(|t| t.id == *task));
         self.storage.settle();
         let now = self.clock.now();
-        for task in &mut assigned.tasks {
-            for store in &mut task.stores {
-                self.write_out_store(store, now);
-            }
-        }
+        self.write_out_partition(&mut assigned, now);
         self.storage.settle();
         self.finish_restores()
     }
@@ -523,20 +518,17 @@ impl<B: Broker> StreamThread<B> {
         }
         // A turn that came late lets no partition wait longer; what was missed long ago is not made up for.
         self.written_out_at = (self.written_out_at + between).max(now - engine.write_out_ms);
-        let mut assigned = std::mem::take(&mut self.assigned);
         let after = self.written_out.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut in_turn = assigned.range((after, Bound::Unbounded)).chain(&assigned);
-        let next = in_turn.next().map(|(key, _)| *key);
-        self.written_out = next;
-        let all = assigned.iter_mut().filter(|(key, _)| large || Some(**key) == next);
-        for (_, partition) in all.filter(|(_, a)| a.state() != TaskState::Closed) {
-            for store in partition.tasks.iter_mut().flat_map(|task| &mut task.stores) {
-                self.write_out_store(store, now);
+        self.written_out =
+            self.assigned.range((after, Bound::Unbounded)).chain(&self.assigned).next().map(|(key, _)| *key);
+        let mut assigned = std::mem::take(&mut self.assigned);
+        for (key, partition) in &mut assigned {
+            if large || Some(*key) == self.written_out {
+                self.write_out_partition(partition, now);
             }
         }
-        let round = assigned.keys().next() == next.as_ref();
         self.assigned = assigned;
-        if large || round {
+        if large || self.written_out == self.assigned.keys().next().copied() {
             self.write_out_globals(now);
         }
     }
@@ -551,11 +543,13 @@ impl<B: Broker> StreamThread<B> {
         }
     }
 
-    fn write_out_store(&mut self, store: &mut Store, now: i64) {
+    fn write_out_partition(&mut self, partition: &mut AssignedPartition, now: i64) {
         let name = |at: TopicPartition| self.topology.name_of(at);
-        if let Err(error) = store.write_out(now, &name, &*self.storage) {
-            let text = format!("{error}: its states stay in memory and are written later");
-            self.report.warn(About::default(), text);
+        for store in partition.tasks.iter_mut().flat_map(|task| &mut task.stores) {
+            if let Err(error) = store.write_out(now, &name, &*self.storage) {
+                let text = format!("{error}: its states stay in memory and are written later");
+                self.report.warn(About::default(), text);
+            }
         }
     }
 }

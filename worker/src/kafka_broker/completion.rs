@@ -4,8 +4,8 @@
 //! The coordinator answers a commit when its outcome stands in its log, and writes the markers afterwards (KIP-98). Until
 //! they are written it refuses partitions of the next transaction as concurrent, and the client library then waits 20 ms
 //! before it asks again (`retry_backoff_ms` in `rdkafka_txnmgr.c`, not a setting; the Java client waits as long). Markers
-//! take a few milliseconds, so at light load, when the next records are there at once, most of a transaction would be
-//! that pause. The library does not say that it was refused, but the first record then cannot be delivered any sooner.
+//! take a few milliseconds, so at light load, where the next records are often there at once, that pause would be most of
+//! a transaction. The library does not say that it was refused, but the first record then cannot be delivered any sooner.
 
 use std::time::Duration;
 

@@ -456,9 +456,7 @@ impl TransactionalProducer {
                 verdict => return Err(self.give_up("commit_transaction", verdict, &say(&error))),
             }
         }
-        self.state = State::Ready;
-        self.ended = Some(Instant::now());
-        self.look_for_repetition(&producer);
+        self.end(&producer);
         Ok(())
     }
 
@@ -490,11 +488,16 @@ impl TransactionalProducer {
                 verdict => return Err(self.give_up("abort_transaction", verdict, &say(&error))),
             }
         }
-        self.state = State::Ready;
-        self.ended = Some(Instant::now());
-        self.look_for_repetition(&producer);
+        self.end(&producer);
         self.forget_transaction();
         Ok(())
+    }
+
+    /// The coordinator has said how the transaction ended.
+    fn end(&mut self, producer: &BaseProducer<Deliveries>) {
+        self.state = State::Ready;
+        self.ended = Some(Instant::now());
+        self.look_for_repetition(producer);
     }
 
     /// A request that was sent twice may arrive once more in the next transaction and end it, or move positions back.
